@@ -1,0 +1,1 @@
+"""Each Hub repository as it would be uploaded; see `audiobert.bundled`."""
