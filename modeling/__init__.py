@@ -1,0 +1,15 @@
+"""What travels with a checkpoint: the configuration, the model and the knowledge base."""
+
+from .configuration_audiobert import AudioBertConfig
+from .knowledge_audiobert import AudioBertKnowledgeBase, Recording, Retrieval
+from .modeling_audiobert import AudioBertForMaskedLM, AudioBertMaskedLMOutput, AuditorySpan
+
+__all__ = [
+    "AudioBertConfig",
+    "AudioBertForMaskedLM",
+    "AudioBertKnowledgeBase",
+    "AudioBertMaskedLMOutput",
+    "AuditorySpan",
+    "Recording",
+    "Retrieval",
+]

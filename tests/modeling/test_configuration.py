@@ -1,0 +1,63 @@
+"""The configuration: it survives JSON, and refuses what makes no sense."""
+
+import json
+
+import pytest
+from model_fixtures import tiny_config
+from transformers import ASTConfig, AutoConfig, BertConfig
+
+from audiobert import AudioBertConfig
+
+
+def test_paper_values_are_the_defaults():
+    config = AudioBertConfig()
+    assert (config.lora_rank, config.lora_alpha, config.lora_dropout) == (64, 128, 0.01)
+    assert config.lora_target_modules == ["query", "key", "value"]
+    assert (config.injection, config.query_template, config.clap) == ("add", "{span} sound", "laion/clap-htsat-fused")
+    assert (config.text_config.hidden_size, config.audio_config.hidden_size) == (768, 768)
+
+
+def test_round_trip_through_json(tmp_path):
+    config = tiny_config(injection="replace", detector_hidden_states=[0, -1], retrieval_top_k=3, clap="a/b")
+    config.save_pretrained(tmp_path)
+    assert AudioBertConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    assert AutoConfig.from_pretrained(tmp_path).to_json_string() == config.to_json_string()
+    assert json.loads(config.to_json_string(use_diff=False))["text_config"]["hidden_size"] == 16
+
+
+def test_the_callers_configurations_stay_as_they_are():
+    text, audio = BertConfig(hidden_size=24, num_attention_heads=2), ASTConfig()
+    before = text.to_dict(), audio.to_dict()
+    config = AudioBertConfig(text_config=text, audio_config=audio)
+    config.text_config.hidden_size = 8
+    assert (text.to_dict(), audio.to_dict()) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lora_rank", 0),
+        ("lora_rank", 1.5),
+        ("lora_alpha", -1),
+        ("lora_dropout", 1.0),
+        ("lora_dropout", "much"),
+        ("lora_target_modules", []),
+        ("detector_hidden_states", [99]),
+        ("detector_hidden_states", []),
+        ("detector_hidden_size", 0),
+        ("detector_num_layers", -1),
+        ("detector_num_heads", 3),
+        ("detector_threshold", 1.5),
+        ("injection", "subtract"),
+        ("query_template", "no place"),
+        ("query_template", "{span} {span}"),
+        ("retrieval_top_k", 0),
+        ("retrieval_top_k", True),
+        ("clap", ""),
+        ("text_config", 3),
+        ("audio_config", "AST"),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_name_of_its_field(field, value):
+    with pytest.raises(ValueError, match=f"`{field}`"):
+        AudioBertConfig(**{field: value})
