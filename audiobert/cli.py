@@ -1,0 +1,341 @@
+"""The command line: `audiobert COMMAND --help`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import Enum
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from .inference import Answer, PromptAnswer
+    from .modeling import AudioBertForMaskedLM
+
+app = typer.Typer(
+    help="AudioBERT: a BERT that looks up the sounds a sentence speaks of.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+
+def _plain_errors(command: Callable) -> Callable:
+    """What a user can mend is one sentence and exit code 1, not a traceback."""
+
+    @wraps(command)
+    def run(*args, **kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            err.print(f"[bold red]Error:[/] {escape(str(error))}")
+            raise typer.Exit(1) from error
+
+    return run
+
+
+class Audio(str, Enum):
+    cached = "cached"
+    trained = "trained"
+    none = "none"
+
+
+class Spans(str, Enum):
+    detected = "detected"
+    gold = "gold"
+
+
+ModelOption = Annotated[str, typer.Option("--model", help="An AudioBERT: a folder or a Hub id.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of AuditoryBench's CSV files.")]
+OutArgument = Annotated[Path, typer.Argument(help="Folder to write to.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]
+DeviceOption = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, mps, ...")]
+
+
+# --- fill-mask -------------------------------------------------------------------------------------------------------
+
+
+@app.command("fill-mask")
+@_plain_errors
+def fill_mask(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Prompts with a [MASK]; none, or -, reads standard input.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A folder or a Hub id; the bundled checkpoint if omitted.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file with a prompt on each line.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Answers per mask.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list with an object for each prompt.")] = False,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Answers prompts, and shows what was heard and what plain BERT would say."""
+    from transformers.utils import logging
+
+    from .inference import answer_prompts
+
+    logging.disable_progress_bar()
+    texts = _prompts(prompts or [], file)
+    audiobert = _load(model).to(device)
+    answers = answer_prompts(audiobert, audiobert.tokenizer, texts, top_k)
+    failed = [answer for answer in answers if answer.error is not None]
+    if as_json:
+        print(json.dumps([asdict(answer) for answer in answers], ensure_ascii=False, indent=2))
+    else:
+        for answer in answers:
+            if answer.error is None:
+                _show(answer, audiobert.tokenizer.mask_token)
+    for answer in failed:
+        err.print(f"[bold red]Error:[/] {escape(answer.error)}")
+    if failed and len(answers) > 1:
+        err.print(f"{len(failed)} of {len(answers)} prompts were not answered.")
+    if len(failed) == len(answers):
+        raise typer.Exit(1)
+
+
+def _prompts(prompts: list[str], file: Path | None) -> list[str]:
+    texts = [prompt for prompt in prompts if prompt != "-"]
+    if file is not None:
+        texts += file.read_text(encoding="utf-8").splitlines()
+    if "-" in prompts or (not prompts and file is None and not sys.stdin.isatty()):
+        texts += sys.stdin.read().splitlines()
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise ValueError('No prompt given. Try: audiobert fill-mask "Meow is the sound a [MASK] makes."')
+    return texts
+
+
+def _load(model: str | None) -> AudioBertForMaskedLM:
+    from . import bundled
+    from .modeling import AudioBertForMaskedLM
+
+    audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled())
+    if audiobert.tokenizer is None:
+        raise ValueError(f"{model} has no tokenizer: save BERT's tokenizer into the same folder.")
+    return audiobert
+
+
+def _show(answer: PromptAnswer, mask: str) -> None:
+    out.print(_marked(answer), highlight=False)
+    for heard in answer.spans:
+        for recording in heard.span.recordings:
+            out.print(
+                f"  heard [bold]{escape(heard.span.text)}[/] as [cyan]{escape(recording.label)}[/] "
+                f"({escape(recording.source)}, {escape(recording.id)}, similarity {recording.similarity:.2f})",
+                highlight=False,
+            )
+    if not answer.spans:
+        out.print("  no sound heard: this is plain BERT's answer", highlight=False)
+    for number, (with_audio, without) in enumerate(zip(answer.answers, answer.answers_without_audio, strict=True), 1):
+        title = None if len(answer.answers) == 1 else f"{mask} {number}"
+        table = Table("answer", "probability", "audio off", "probability", title=title)
+        for best, plain in zip(with_audio, without, strict=True):
+            table.add_row(*_cells(best), *_cells(plain))
+        out.print(table)
+    out.print()
+
+
+def _cells(answer: Answer) -> tuple[str, str]:
+    return escape(answer.token), f"{answer.probability:.3f}"
+
+
+def _marked(answer: PromptAnswer) -> str:
+    text, end = "", 0
+    for heard in answer.spans:
+        span = escape(answer.prompt[heard.start : heard.end])
+        text += f"{escape(answer.prompt[end : heard.start])}[bold green]«{span}»[/]"
+        end = heard.end
+    return text + escape(answer.prompt[end:])
+
+
+# --- knowledge base --------------------------------------------------------------------------------------------------
+
+
+@app.command("build-knowledge-base")
+@_plain_errors
+def build_knowledge_base_command(
+    source: Annotated[str, typer.Argument(metavar="AUDIO", help="Folder with metadata.csv, or a Hub dataset.")],
+    output: OutArgument,
+    clap: Annotated[str, typer.Option(help="CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
+    ast: Annotated[str, typer.Option(help="AST: a folder or a Hub id.")] = "MIT/ast-finetuned-audioset-10-10-0.4593",
+    clap_revision: Annotated[str, typer.Option(help="Branch, tag or commit of CLAP.")] = "main",
+    ast_revision: Annotated[str, typer.Option(help="Branch, tag or commit of AST.")] = "main",
+    split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "train",
+    sources: Annotated[list[str] | None, typer.Option("--source", help="Only recordings of this source.")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Embeds recordings with CLAP and AST; a build that was stopped goes on where it stopped."""
+    from .building import build_knowledge_base
+
+    data: object = source
+    if not Path(source).is_dir():
+        from datasets import load_dataset
+
+        data = load_dataset(source, split=split)
+    report = build_knowledge_base(
+        data,
+        output,
+        clap=clap,
+        ast=ast,
+        clap_revision=clap_revision,
+        ast_revision=ast_revision,
+        sources=sources,
+        device=device,
+    )
+    out.print(str(report))
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+BertOption = Annotated[str | None, typer.Option(help="Start from this BERT: a folder or a Hub id.")]
+AstOption = Annotated[str | None, typer.Option(help="... and this AST.")]
+KnowledgeOption = Annotated[str | None, typer.Option(help="Knowledge base: a folder or a Hub id.")]
+StartOption = Annotated[str | None, typer.Option("--model", help="Start from this AudioBERT: a folder or a Hub id.")]
+EpochsOption = Annotated[float | None, typer.Option(help="Epochs; the recipe's if omitted.")]
+BatchOption = Annotated[int | None, typer.Option(help="Batch size; the recipe's if omitted.")]
+RateOption = Annotated[float | None, typer.Option(help="Learning rate; the recipe's if omitted.")]
+
+
+@app.command("train-detector")
+@_plain_errors
+def train_detector_command(
+    output: OutArgument,
+    data: DataOption,
+    model: StartOption = None,
+    bert: BertOption = None,
+    ast: AstOption = None,
+    knowledge_base: KnowledgeOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Trains the span detector."""
+    from .auditorybench import load_auditorybench
+    from .training.detector import detector_arguments, train_detector
+
+    audiobert = _start(model, bert, ast, knowledge_base)
+    args = detector_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
+    scores = train_detector(audiobert, load_auditorybench(data), args)
+    _finish(audiobert, output, scores)
+
+
+@app.command("train")
+@_plain_errors
+def train_command(
+    output: OutArgument,
+    data: DataOption,
+    model: StartOption = None,
+    bert: BertOption = None,
+    ast: AstOption = None,
+    knowledge_base: KnowledgeOption = None,
+    audio: Annotated[
+        Audio, typer.Option(help="Cached embeddings, an encoder that is trained, or the control.")
+    ] = Audio.cached,
+    audio_dir: Annotated[Path | None, typer.Option(help="For --audio trained: the folder of the recordings.")] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Trains AudioBERT, or with --audio none its text-only control."""
+    from .auditorybench import load_auditorybench
+    from .training.audiobert import audiobert_arguments, train_audiobert
+
+    if (audio is Audio.trained) != (audio_dir is not None):
+        raise ValueError("--audio trained and --audio-dir go together.")
+    audiobert = _start(model, bert, ast, knowledge_base)
+    args = audiobert_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
+    scores = train_audiobert(audiobert, load_auditorybench(data), args, audio.value, audio_dir)
+    _finish(audiobert, output, scores)
+
+
+def _start(model: str | None, bert: str | None, ast: str | None, knowledge_base: str | None) -> AudioBertForMaskedLM:
+    from .modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+
+    if (model is None) == (bert is None) or (bert is None) != (ast is None):
+        raise ValueError("Start from an AudioBERT with --model, or from a BERT and an AST with --bert and --ast.")
+    if bert is not None:
+        return AudioBertForMaskedLM.from_backbones(bert, ast, knowledge_base)
+    audiobert = _load(model)
+    if knowledge_base is not None:
+        audiobert.set_knowledge_base(AudioBertKnowledgeBase.from_pretrained(knowledge_base))
+    return audiobert
+
+
+def _given(epochs: float | None, batch_size: int | None, learning_rate: float | None) -> dict[str, float]:
+    values = {
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _finish(audiobert: AudioBertForMaskedLM, output: Path, scores: dict[str, float]) -> None:
+    audiobert.save_pretrained(output)
+    (output / "dev_scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    table = Table("dev", "", title=f"saved to {output}")
+    for name, value in scores.items():
+        table.add_row(name.removeprefix("eval_"), f"{value:.4f}")
+    out.print(table)
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+class Format(str, Enum):
+    table = "table"
+    json = "json"
+    markdown = "markdown"
+
+
+class Switch(str, Enum):
+    on = "on"
+    off = "off"
+
+
+@app.command("evaluate")
+@_plain_errors
+def evaluate_command(
+    model: Annotated[str, typer.Argument(help="A folder or a Hub id.")],
+    data: DataOption,
+    splits: Annotated[list[str] | None, typer.Option("--split", help="Splits; all but train if omitted.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="animal or pitch; both if omitted.")] = None,
+    spans: Annotated[Spans, typer.Option(help="The model's own spans, or those of the data.")] = Spans.detected,
+    audio: Annotated[Switch, typer.Option(help="off: the answers of the BERT inside.")] = Switch.on,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at once.")] = 32,
+    output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.table,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Scores a model on AuditoryBench: accuracy by task and split, and the span detector's F1."""
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from .auditorybench import TASKS, load_auditorybench
+    from .evaluation import evaluate_model
+
+    scored = AutoModelForMaskedLM.from_pretrained(model).to(device)
+    result = evaluate_model(
+        scored,
+        AutoTokenizer.from_pretrained(model),
+        load_auditorybench(data, tasks or TASKS),
+        splits=splits,
+        batch_size=batch_size,
+        spans=spans.value,
+        audio=audio.value,
+    )
+    if output_format is Format.table:
+        out.print(result.to_table())
+    else:
+        print(result.to_json() if output_format is Format.json else result.to_markdown())

@@ -1,0 +1,1 @@
+"""Recipes on the stock `transformers.Trainer`: the detector, CLAP, and AudioBERT itself."""

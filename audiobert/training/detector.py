@@ -1,0 +1,73 @@
+"""The recipe for the span detector (paper, section III-A)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict
+from transformers import Trainer, TrainingArguments
+
+from audiobert.data import AudioBertDataCollator, tokenize_auditorybench
+from audiobert.metrics import AuditoryMetrics
+from audiobert.modeling import AudioBertForMaskedLM
+
+from .arguments import recipe_arguments, train_or_resume, training_only
+
+logger = logging.getLogger(__name__)
+
+
+def detector_arguments(output_dir: str | Path, **values) -> TrainingArguments:
+    """
+    The paper's 5 epochs and batches of 16 with AdamW. Its learning rate, 1e-5, fine-tunes a pretrained BERT; the
+    detector here is a head that starts from nothing, on top of a BERT that stays as it is, and takes 1e-3.
+    """
+    defaults = {
+        "num_train_epochs": 5,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "label_names": ["span_labels"],
+    }
+    return recipe_arguments(output_dir, **{**defaults, **values})
+
+
+def train_detector(model: AudioBertForMaskedLM, dataset: DatasetDict, args: TrainingArguments) -> dict[str, float]:
+    """
+    Trains the detector of `model` in place; nothing else of the model changes.
+
+    Args:
+        model: with its tokenizer.
+        dataset: splits train and dev, as `load_auditorybench` gives them. Training leaves out rows with a span that is
+            not in its sentence, whose labels would be wrong; their number is logged.
+        args: see [`detector_arguments`]. A run that was stopped goes on from its last checkpoint.
+
+    Returns:
+        Token-level precision, recall and F1 of the span class and exact-span F1 on dev, from 0 to 1.
+    """
+    tokenized = {split: tokenize_auditorybench(dataset[split], model.tokenizer) for split in ("train", "dev")}
+    train = tokenized["train"].filter(_is_aligned, desc="Leaving out unaligned rows")
+    logger.info("%d of %d train rows have all their spans", len(train), len(tokenized["train"]))
+    metrics = AuditoryMetrics(model.tokenizer, ["span_labels"], model.config.detector_threshold)
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=_detector_columns(train),
+        eval_dataset=_detector_columns(tokenized["dev"]),
+        data_collator=AudioBertDataCollator(model.tokenizer),
+        compute_metrics=metrics,
+        preprocess_logits_for_metrics=metrics.reduce,
+    )
+    with training_only(model, ["detector."]):
+        train_or_resume(trainer)
+    return trainer.evaluate()
+
+
+def _is_aligned(row: dict) -> bool:
+    return len(row["audio_positions"]) == len(row["spans"])
+
+
+def _detector_columns(dataset: Dataset) -> Dataset:
+    # Without labels of the answer the model runs BERT's plain pass and looks nothing up.
+    return dataset.select_columns(["input_ids", "attention_mask", "token_type_ids", "span_labels"])

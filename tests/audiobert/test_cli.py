@@ -1,0 +1,133 @@
+"""The command line, as a user types it."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from audiobert.cli import app
+from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert
+from text_fixtures import write_auditorybench
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    hearing_audiobert().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return str(write_auditorybench(tmp_path_factory.mktemp("data")))
+
+
+def fill_mask(*arguments: str, **kwargs):
+    return runner.invoke(app, ["fill-mask", *arguments], **kwargs)
+
+
+def test_an_answer_shows_span_recording_and_the_answer_without_audio(folder):
+    result = fill_mask("--model", folder, AUDITORY)
+    assert result.exit_code == 0, result.output
+    assert "«meow» is the sound" in result.stdout
+    assert "similarity" in result.stdout
+    assert ".ogg" in result.stdout
+    assert "audio off" in result.stdout
+
+
+def test_json_with_several_prompts(folder):
+    result = fill_mask("--model", folder, "--json", "--top-k", "2", AUDITORY, PLAIN, TWO_SPANS)
+    assert result.exit_code == 0, result.output
+    heard, plain, two = json.loads(result.stdout)
+    assert heard["prompt"] == AUDITORY
+    assert (heard["spans"][0]["start"], heard["spans"][0]["end"]) == (0, 4)
+    assert set(heard["spans"][0]["span"]["recordings"][0]) == {
+        "id",
+        "label",
+        "source",
+        "license",
+        "seconds",
+        "similarity",
+    }
+    assert len(heard["answers"][0]) == 2
+    assert heard["answers"] != heard["answers_without_audio"]
+    assert plain["spans"] == []
+    assert plain["answers"] == plain["answers_without_audio"]
+    assert [span["span"]["text"] for span in two["spans"]] == ["rain", "hum"]
+
+
+def test_standard_input_and_a_file_are_one_batch(folder, tmp_path):
+    (tmp_path / "prompts.txt").write_text(f"{AUDITORY}\n\n{PLAIN}\n")
+    by_file = fill_mask("--model", folder, "--json", "--file", str(tmp_path / "prompts.txt"))
+    by_input = fill_mask("--model", folder, "--json", input=f"{AUDITORY}\n{PLAIN}\n")
+    by_both = fill_mask("--model", folder, "--json", AUDITORY, "-", input=PLAIN)
+    assert by_file.stdout == by_input.stdout == by_both.stdout
+    assert len(json.loads(by_file.stdout)) == 2
+
+
+def test_several_masks_have_a_table_each(folder):
+    result = fill_mask("--model", folder, "meow is a [MASK] [MASK]")
+    assert "[MASK] 1" in result.stdout
+    assert "[MASK] 2" in result.stdout
+
+
+def test_a_prompt_without_a_mask_is_one_sentence(folder):
+    result = fill_mask("--model", folder, "meow is a cat")
+    assert result.exit_code == 1
+    assert "'meow is a cat' has no [MASK]" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_bad_prompts_are_counted_and_do_not_hold_up_the_others(folder):
+    result = fill_mask("--model", folder, AUDITORY, "meow", "the [MASK] " + "cat " * 100)
+    assert result.exit_code == 0
+    assert "2 of 3 prompts were not answered" in result.stderr
+    assert "the model reads 64" in " ".join(result.stderr.split())
+    assert "«meow»" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fill-mask", "--model", "no/such/folder/here", "a [MASK]"], "no/such/folder/here"),
+        (["evaluate", "{folder}", "--data", "/no/such/data"], "/no/such/data"),
+        (["train", "{tmp}", "--data", "{data}"], "Start from an AudioBERT with --model"),
+        (["train", "{tmp}", "--data", "{data}", "--model", "{folder}", "--audio", "trained"], "go together"),
+        (["train", "{tmp}", "--data", "{data}", "--bert", "x"], "--bert and --ast"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(arguments, message, folder, data, tmp_path):
+    arguments = [a.format(folder=folder, data=data, tmp=tmp_path) for a in arguments]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+
+
+def test_train_detector_then_train_then_evaluate(folder, data, tmp_path):
+    detector, trained = tmp_path / "detector", tmp_path / "trained"
+    result = runner.invoke(app, ["train-detector", str(detector), "--model", folder, "--data", data, "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    assert "span_f1" in result.stdout
+    options = ["--data", data, "--epochs", "1", "--seed", "3"]
+    result = runner.invoke(app, ["train", str(trained), "--model", str(detector), *options])
+    assert result.exit_code == 0, result.output
+    assert set(json.loads((trained / "dev_scores.json").read_text())) >= {"eval_accuracy", "eval_pitch_accuracy"}
+
+    result = runner.invoke(app, ["evaluate", str(trained), "--data", data, "--format", "json"])
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)["scores"]
+    assert set(scores) == {"dev", "test", "wiki"}
+    assert set(scores["test"]) == {"animal", "pitch", "combined"}
+    markdown = runner.invoke(app, ["evaluate", str(trained), "--data", data, "--format", "markdown", "--split", "dev"])
+    assert "| dev | animal |" in markdown.stdout
+
+
+def test_the_control_keeps_no_audio(folder, data, tmp_path):
+    options = ["--model", folder, "--data", data, "--epochs", "1", "--audio", "none"]
+    result = runner.invoke(app, ["train", str(tmp_path / "control"), *options])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "control" / "config.json").read_text())["injection"] == "none"
+    answer = fill_mask("--model", str(tmp_path / "control"), "--json", AUDITORY)
+    assert json.loads(answer.stdout)[0]["spans"][0]["span"]["recordings"] == []
