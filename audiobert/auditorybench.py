@@ -1,0 +1,97 @@
+"""Reading AuditoryBench: the CSV files of its two tasks as one `datasets.DatasetDict`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, Features, Value
+
+SPLITS = ("train", "dev", "test", "wiki")
+# What stands for the answer in a sentence of the data, whatever the tokenizer's own mask token is.
+MASK = "[MASK]"
+PITCH_ANSWERS = ("higher", "lower")
+FEATURES = Features(
+    {"sentence": Value("string"), "answer": Value("string"), "spans": [Value("string")], "task": Value("string")}
+)
+
+# For each task: the column of the answer and those of the auditory spans.
+_COLUMNS = {"animal": ("animal", ("description",)), "pitch": ("answer", ("span1", "span2"))}
+TASKS = tuple(_COLUMNS)
+
+
+def load_auditorybench(data_dir: str | Path, tasks: Sequence[str] = TASKS) -> DatasetDict:
+    """
+    Reads `{task}_{split}.csv` for every task and split (AuditoryBench: paper, section II).
+
+    Every row of the files becomes a row of the result, in the files' order, the tasks one after the other. Spans are
+    given as they are written, also where they are empty or no part of their sentence.
+
+    Args:
+        data_dir: the folder of the CSV files.
+        tasks: `"animal"` (name the animal that makes a sound), `"pitch"` (which of two sounds is higher), or both.
+
+    Returns:
+        Splits train, dev, test and wiki with the columns sentence (str, with `[MASK]` for the answer), answer (str),
+        spans (list of str: one for animal, two for pitch) and task (str).
+
+    Raises:
+        ValueError: for an unknown task, a missing column, or a row without an answer or without `[MASK]`, with the
+            file and the line.
+        FileNotFoundError: if a file is missing.
+    """
+    if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks) or not set(tasks) <= set(TASKS):
+        raise ValueError(f"`tasks` must be a list of distinct names out of {', '.join(TASKS)}, got {tasks!r}.")
+    return DatasetDict(
+        {
+            split: Dataset.from_list(
+                [row for task in tasks for row in read_rows(Path(data_dir) / f"{task}_{split}.csv", task)],
+                features=FEATURES,
+            )
+            for split in SPLITS
+        }
+    )
+
+
+def read_rows(path: Path, task: str) -> Iterator[dict]:
+    """
+    The rows of one CSV file of a task, as `load_auditorybench` gives them.
+
+    Read by Python's `csv`: a span "NA" stays text, doubled quotes are undone, and a field may hold line breaks.
+    """
+    answer_column, span_columns = _COLUMNS[task]
+    if not path.is_file():
+        raise FileNotFoundError(f"No file {path}: the data folder must hold {path.name}.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        # A row that is too long or too short shows as the key or the value None.
+        reader = csv.DictReader(file, strict=True)
+        try:
+            missing = {answer_column, "sentence", *span_columns} - set(reader.fieldnames or ())
+            if missing:
+                raise ValueError(
+                    f"{path}: no column {', '.join(sorted(missing))}; its columns are {reader.fieldnames or 'none'}."
+                )
+            for row in reader:
+                _check_row(row, row["sentence"], row[answer_column], task, f"{path}, line {reader.line_num}")
+                yield {
+                    "sentence": row["sentence"],
+                    "answer": row[answer_column],
+                    "spans": [row[column] for column in span_columns],
+                    "task": task,
+                }
+        except csv.Error as error:
+            raise ValueError(f"{path}, after line {reader.line_num}: no valid CSV ({error}).") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not encoded in UTF-8 ({error.reason}); save it as UTF-8.") from error
+
+
+def _check_row(row: dict, sentence: str, answer: str, task: str, where: str) -> None:
+    if None in row or None in row.values():
+        raise ValueError(f"{where}: the row has more or fewer fields than the header.")
+    if MASK not in sentence:
+        raise ValueError(f"{where}: the sentence {sentence!r} has no {MASK} for the answer.")
+    if not answer.strip():
+        raise ValueError(f"{where}: the answer is empty.")
+    if task == "pitch" and answer not in PITCH_ANSWERS:
+        raise ValueError(f"{where}: the answer must be {' or '.join(PITCH_ANSWERS)}, got {answer!r}.")
