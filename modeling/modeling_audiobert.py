@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import CommitInfo
 from torch import nn
-from transformers import ASTFeatureExtractor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import ASTFeatureExtractor, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
+from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer import ASTModel
 from transformers.models.bert.modeling_bert import BertForMaskedLM
-from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput, can_return_tuple, logging
-from transformers.utils.hub import cached_file, create_and_tag_model_card
 
 from .configuration_audiobert import AudioBertConfig
 from .detector_audiobert import AudioBertSpanDetector, spans_of
+from .hub_audiobert import has_file, load_feature_extractor, load_tokenizer, upload
 from .knowledge_audiobert import AudioBertKnowledgeBase, Recording
 
 logger = logging.get_logger(__name__)
@@ -157,8 +157,8 @@ class AudioBertForMaskedLM(PreTrainedModel):
         own = {name.replace(".base_layer.", "."): value for name, value in model.text_model.state_dict().items()}
         for name, value in text.state_dict().items():
             own[name].copy_(value)
-        model.tokenizer = _load_tokenizer(text_model, revision=text_revision, **hub)
-        model.feature_extractor = _load_feature_extractor(audio_model, revision=audio_revision, **hub)
+        model.tokenizer = load_tokenizer(text_model, revision=text_revision, **hub)
+        model.feature_extractor = load_feature_extractor(audio_model, revision=audio_revision, **hub)
         if knowledge_base is not None:
             if not isinstance(knowledge_base, AudioBertKnowledgeBase):
                 knowledge_base = AudioBertKnowledgeBase.from_pretrained(
@@ -211,9 +211,10 @@ class AudioBertForMaskedLM(PreTrainedModel):
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
         if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
             raise OSError(
-                f"{pretrained_model_name_or_path} is no complete AudioBERT: it lacks {sorted(info['missing_keys'])[:5]} "
-                f"({len(info['missing_keys'])} weights in all). Make one out of a BERT and an AST with `from_backbones`."
+                f"{pretrained_model_name_or_path} is no complete AudioBERT: it lacks {missing[:5]} ({len(missing)} "
+                "weights in all). Make one out of a BERT and an AST with `from_backbones`."
             )
         model._freeze_bert()
         if pretrained_model_name_or_path is not None:
@@ -223,10 +224,10 @@ class AudioBertForMaskedLM(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def _load_companions(self, path: str | os.PathLike, hub: dict) -> None:
-        self.tokenizer = _load_tokenizer(path, **hub)
-        self.feature_extractor = _load_feature_extractor(path, **hub)
+        self.tokenizer = load_tokenizer(path, **hub)
+        self.feature_extractor = load_feature_extractor(path, **hub)
         subfolder = os.path.join(hub.pop("subfolder", ""), KNOWLEDGE_BASE_FOLDER)
-        if _has_file(path, "config.json", subfolder=subfolder, **hub):
+        if has_file(path, "config.json", subfolder=subfolder, **hub):
             self.set_knowledge_base(AudioBertKnowledgeBase.from_pretrained(path, subfolder=subfolder, **hub))
 
     def save_pretrained(
@@ -245,13 +246,14 @@ class AudioBertForMaskedLM(PreTrainedModel):
             self.knowledge_base.save_pretrained(os.path.join(save_directory, KNOWLEDGE_BASE_FOLDER))
         if push_to_hub:
             repo_id = hub.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
-            _upload(save_directory, repo_id, token=kwargs.get("token"), **hub)
+            hub = {"commit_message": "Upload model", **hub}
+            upload(save_directory, repo_id, token=kwargs.get("token"), model_card=True, **hub)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
-        commit_message: str | None = None,
+        commit_message: str = "Upload model",
         commit_description: str | None = None,
         private: bool | None = None,
         token: str | bool | None = None,
@@ -259,13 +261,14 @@ class AudioBertForMaskedLM(PreTrainedModel):
         create_pr: bool = False,
         max_shard_size: int | str = "50GB",
         tags: list[str] | None = None,
-    ) -> str:
-        """As for any Transformers model; returns the address of the commit. The knowledge base goes along."""
+    ) -> CommitInfo:
+        """As for any Transformers model. The tokenizer, the feature extractor and the knowledge base go along."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size)
-            return _upload(
+            return upload(
                 folder,
                 repo_id,
+                model_card=True,
                 tags=tags,
                 commit_message=commit_message,
                 commit_description=commit_description,
@@ -453,7 +456,9 @@ class AudioBertForMaskedLM(PreTrainedModel):
         if self.tokenizer is None:
             raise ValueError("Spans are text: set `model.tokenizer` to BERT's tokenizer first.")
         probabilities = span_logits.float().softmax(-1)[..., 1]
-        special = torch.tensor(self.tokenizer.all_special_ids, device=input_ids.device)
+        # An unknown word is a word like others.
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        special = torch.tensor(sorted(special), device=input_ids.device)
         is_auditory = (probabilities > self.config.detector_threshold) & ~torch.isin(input_ids, special)
         if attention_mask is not None:
             is_auditory &= attention_mask.bool()
@@ -540,24 +545,6 @@ class AudioBertForMaskedLM(PreTrainedModel):
         return loss
 
 
-def _has_file(path: str | os.PathLike, name: str, **hub) -> bool:
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    return cached_file(path, name, **hub, **quiet) is not None
-
-
-def _load_tokenizer(path: str | os.PathLike, **hub) -> PreTrainedTokenizerBase | None:
-    # Where there are no tokenizer files AutoTokenizer makes one without words rather than fail.
-    if not any(_has_file(path, name, **hub) for name in ("tokenizer.json", "vocab.txt")):
-        return None
-    return AutoTokenizer.from_pretrained(path, **hub)
-
-
-def _load_feature_extractor(path: str | os.PathLike, **hub) -> ASTFeatureExtractor | None:
-    if not _has_file(path, "preprocessor_config.json", **hub):
-        return None
-    return ASTFeatureExtractor.from_pretrained(path, **hub)
-
-
 def _rows_of(value: torch.Tensor | None, rows: torch.LongTensor, batch: int) -> torch.Tensor | None:
     # Position ids may be (1, sequence) for the whole batch.
     if value is None or len(value) != batch or len(rows) == batch:
@@ -578,34 +565,6 @@ def _merge(plain: MaskedLMOutput, heard: MaskedLMOutput, rows: torch.LongTensor)
         logits=put(plain.logits, heard.logits),
         hidden_states=put_all(plain.hidden_states, heard.hidden_states),
         attentions=put_all(plain.attentions, heard.attentions),
-    )
-
-
-def _upload(
-    folder: str | os.PathLike,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    commit_message: str | None = None,
-    tags: list[str] | None = None,
-    **commit,
-) -> str:
-    # transformers' own upload takes no folder inside a folder, and the knowledge base has one.
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None and not revision.startswith("refs/pr"):
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    card = os.path.join(folder, "README.md")
-    if not os.path.exists(card):
-        create_and_tag_model_card(repo_id, tags, token=token).save(card)
-    return api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        revision=revision,
-        commit_message=commit_message or "Upload model",
-        **commit,
     )
 
 

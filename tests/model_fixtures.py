@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from audio_fixtures import tiny_knowledge_base
-from text_fixtures import tiny_bert_config, tiny_tokenizer
 from transformers import ASTConfig
 
 from audiobert import AudioBertConfig, AudioBertForMaskedLM
+
+from audio_fixtures import tiny_knowledge_base
+from text_fixtures import tiny_bert_config, tiny_tokenizer
 
 AUDITORY_WORDS = ["meow", "bark", "rain", "hum"]
 AUDITORY = "meow is the sound a [MASK] makes"

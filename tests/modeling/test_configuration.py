@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from model_fixtures import tiny_config
 from transformers import ASTConfig, AutoConfig, BertConfig
 
 from audiobert import AudioBertConfig
+
+from model_fixtures import tiny_config
 
 
 def test_paper_values_are_the_defaults():

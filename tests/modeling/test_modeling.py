@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, tiny_config
-from text_fixtures import tiny_tokenizer
 from transformers import BertForMaskedLM
 
 from audiobert import AudioBertForMaskedLM
 from audiobert.modeling.lora_audiobert import lora_layers
+
+from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, tiny_config
+from text_fixtures import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

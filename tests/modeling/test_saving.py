@@ -8,13 +8,14 @@ import textwrap
 
 import pytest
 import torch
-from audio_fixtures import save_tiny_ast, tiny_knowledge_base
-from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, tiny_audio_config
 from safetensors.torch import load_file, save_file
-from text_fixtures import tiny_bert, tiny_bert_config, tiny_tokenizer
 from transformers import ASTForAudioClassification, AutoConfig, AutoModelForMaskedLM, BertForMaskedLM, pipeline
 
 from audiobert import AudioBertForMaskedLM, AudioBertKnowledgeBase
+
+from audio_fixtures import save_tiny_ast, tiny_knowledge_base
+from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, tiny_audio_config
+from text_fixtures import tiny_bert, tiny_bert_config, tiny_tokenizer
 
 PROMPTS = [AUDITORY, PLAIN, TWO_SPANS]
 
