@@ -115,7 +115,7 @@ class EvaluationResult:
 
 _HEADER = [
     *("split", "task", "rows", "accuracy"),
-    *("span precision", "span recall", "span F1", "exact span F1"),
+    *("span precision", "span recall", "span F1", "exact span F1", "rows labelled"),
     *("rows with detected span", "unaligned spans"),
 ]
 

@@ -41,7 +41,7 @@ def train_or_resume(trainer: Trainer) -> None:
 
 @contextmanager
 def training_only(model: nn.Module, parts: Sequence[str]) -> Iterator[None]:
-    """Within it, of the trainable parameters of `model` only those are trainable whose names begin with one of `parts`."""
+    """Freezes, while it lasts, the parameters of `model` whose names begin with none of `parts`."""
     others = [
         parameter
         for name, parameter in model.named_parameters()

@@ -117,7 +117,7 @@ def audible_rows(model: AudioBertForMaskedLM, dataset: Dataset, batch_size: int 
         The columns of `tokenize_auditorybench` and `recordings`: for each span the indices of its recordings in the
         model's knowledge base, best first; no column `recordings` if the model injects nothing.
     """
-    tokenized = tokenize_auditorybench(dataset, model.tokenizer)
+    tokenized = tokenize_auditorybench(dataset, model.tokenizer, model.config.text_config.max_position_embeddings)
     silent = [index for index, positions in enumerate(tokenized["audio_positions"]) if not positions]
     found = detect(model, tokenized.select(silent), batch_size) if silent else []
     detected = dict(zip(silent, found, strict=True))
@@ -126,11 +126,12 @@ def audible_rows(model: AudioBertForMaskedLM, dataset: Dataset, batch_size: int 
         if index in detected:
             spans = detected[index]
             row = {"audio_positions": [span.start for span in spans], "span_texts": [span.text for span in spans]}
-        texts = [_as_detected(text, model.tokenizer) for text in row["span_texts"]]
-        heard = {"audio_positions": row["audio_positions"], "span_texts": texts}
+        heard = {"audio_positions": row["audio_positions"], "span_texts": row["span_texts"]}
         if model.config.injection != "none":
             top_k = model.config.retrieval_top_k
-            heard["recordings"] = [list(found.indices) for found in model.knowledge_base.search(texts, top_k)]
+            heard["recordings"] = [
+                list(found.indices) for found in model.knowledge_base.search(row["span_texts"], top_k)
+            ]
         return heard
 
     return tokenized.map(hear, with_indices=True, keep_in_memory=True, desc="Looking up recordings")
@@ -153,11 +154,6 @@ def detect(model: AudioBertForMaskedLM, tokenized: Dataset, batch_size: int) -> 
         found += model.detect_spans(batch["input_ids"], span_logits, batch["attention_mask"])
     model.train(was_training)
     return found
-
-
-def _as_detected(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    # The text that the model itself would look up: what is left of it after the tokenizer's lower-casing and cleaning.
-    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]).strip()
 
 
 class HearingCollator(AudioBertDataCollator):

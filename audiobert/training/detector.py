@@ -39,22 +39,25 @@ def train_detector(model: AudioBertForMaskedLM, dataset: DatasetDict, args: Trai
 
     Args:
         model: with its tokenizer.
-        dataset: splits train and dev, as `load_auditorybench` gives them. Training leaves out rows with a span that is
-            not in its sentence, whose labels would be wrong; their number is logged.
+        dataset: splits train and dev, as `load_auditorybench` gives them. Rows with a span that is not in their
+            sentence are left out, as their labels would be wrong; their number is logged.
         args: see [`detector_arguments`]. A run that was stopped goes on from its last checkpoint.
 
     Returns:
         Token-level precision, recall and F1 of the span class and exact-span F1 on dev, from 0 to 1.
     """
-    tokenized = {split: tokenize_auditorybench(dataset[split], model.tokenizer) for split in ("train", "dev")}
-    train = tokenized["train"].filter(_is_aligned, desc="Leaving out unaligned rows")
-    logger.info("%d of %d train rows have all their spans", len(train), len(tokenized["train"]))
+    max_length = model.config.text_config.max_position_embeddings
+    rows = {}
+    for split in ("train", "dev"):
+        tokenized = tokenize_auditorybench(dataset[split], model.tokenizer, max_length)
+        rows[split] = tokenized.filter(_is_labelled)
+        logger.info("%s: %d of %d rows have all their spans", split, len(rows[split]), len(tokenized))
     metrics = AuditoryMetrics(model.tokenizer, ["span_labels"], model.config.detector_threshold)
     trainer = Trainer(
         model=model,
         args=args,
-        train_dataset=_detector_columns(train),
-        eval_dataset=_detector_columns(tokenized["dev"]),
+        train_dataset=_detector_columns(rows["train"]),
+        eval_dataset=_detector_columns(rows["dev"]),
         data_collator=AudioBertDataCollator(model.tokenizer),
         compute_metrics=metrics,
         preprocess_logits_for_metrics=metrics.reduce,
@@ -64,7 +67,7 @@ def train_detector(model: AudioBertForMaskedLM, dataset: DatasetDict, args: Trai
     return trainer.evaluate()
 
 
-def _is_aligned(row: dict) -> bool:
+def _is_labelled(row: dict) -> bool:
     return len(row["audio_positions"]) == len(row["spans"])
 
 

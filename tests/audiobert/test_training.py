@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from audio_fixtures import write_recordings
 from audiobert import AudioBertForMaskedLM
 from audiobert.auditorybench import load_auditorybench
 from audiobert.training.audiobert import audible_rows, audiobert_arguments, train_audiobert
 from audiobert.training.detector import detector_arguments, train_detector
+
+from audio_fixtures import write_recordings
 from model_fixtures import untrained_audiobert
 from text_fixtures import write_auditorybench
 
