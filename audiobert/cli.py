@@ -17,8 +17,6 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
     from .inference import Answer, PromptAnswer
     from .modeling import AudioBertForMaskedLM
 
@@ -168,8 +166,8 @@ def build_knowledge_base_command(
     output: OutArgument,
     clap: Annotated[str, typer.Option(help="CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
     ast: Annotated[str, typer.Option(help="AST: a folder or a Hub id.")] = "MIT/ast-finetuned-audioset-10-10-0.4593",
-    clap_revision: Annotated[str, typer.Option(help="Branch, tag or commit of CLAP.")] = "main",
-    ast_revision: Annotated[str, typer.Option(help="Branch, tag or commit of AST.")] = "main",
+    clap_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of CLAP on the Hub.")] = None,
+    ast_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of AST on the Hub.")] = None,
     split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "train",
     sources: Annotated[list[str] | None, typer.Option("--source", help="Only recordings of this source.")] = None,
     device: DeviceOption = "cpu",
@@ -192,7 +190,11 @@ def build_knowledge_base_command(
         sources=sources,
         device=device,
     )
-    out.print(str(report))
+    out.print(f"{report.count} recordings in {report.folder} ({report.resumed} from a build that was cut off).")
+    if report.skipped:
+        out.print(f"{len(report.skipped)} could not be decoded; skipped.csv lists them:")
+        for name, reason in report.skipped[:10]:
+            out.print(f"  {escape(name)}: {escape(reason)}", highlight=False)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -229,6 +231,42 @@ def train_detector_command(
     args = detector_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
     scores = train_detector(audiobert, load_auditorybench(data), args)
     _finish(audiobert, output, scores)
+
+
+@app.command("train-clap")
+@_plain_errors
+def train_clap_command(
+    audio_dir: Annotated[Path, typer.Argument(metavar="AUDIO", help="Folder with metadata.csv.")],
+    output: OutArgument,
+    clap: Annotated[str, typer.Option(help="Start from this CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
+    data: Annotated[Path | None, typer.Option(help="AuditoryBench, whose train spans become captions.")] = None,
+    sources: Annotated[list[str] | None, typer.Option("--source", help="Only recordings of this source.")] = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Trains CLAP on recordings and their labels."""
+    from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+    from .auditorybench import load_auditorybench
+    from .recordings import read_recordings
+    from .training.clap import CaptionedRecordings, clap_arguments, hold_out, make_captions, train_clap
+
+    recordings = read_recordings(audio_dir, sources)
+    captions = None
+    if data is not None:
+        captions = make_captions([recording.label for recording in recordings], load_auditorybench(data)["train"])
+    extractor, tokenizer = ClapFeatureExtractor.from_pretrained(clap), AutoTokenizer.from_pretrained(clap)
+    train, held_out = (
+        CaptionedRecordings(part, extractor, captions, seed=seed) for part in hold_out(recordings, seed=seed)
+    )
+    model = ClapModel.from_pretrained(clap)
+    args = clap_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
+    scores = train_clap(model, tokenizer, train, held_out, args)
+    for part in (model, tokenizer, extractor):
+        part.save_pretrained(output)
+    _report_scores(output, scores, "held-out recordings")
 
 
 @app.command("train")
@@ -285,8 +323,12 @@ def _given(epochs: float | None, batch_size: int | None, learning_rate: float | 
 
 def _finish(audiobert: AudioBertForMaskedLM, output: Path, scores: dict[str, float]) -> None:
     audiobert.save_pretrained(output)
-    (output / "dev_scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    table = Table("dev", "", title=f"saved to {output}")
+    _report_scores(output, scores, "dev")
+
+
+def _report_scores(output: Path, scores: dict[str, float], on: str) -> None:
+    (output / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    table = Table(on, "", title=f"saved to {output}")
     for name, value in scores.items():
         table.add_row(name.removeprefix("eval_"), f"{value:.4f}")
     out.print(table)

@@ -6,6 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from audiobert.cli import app
+
+from audio_fixtures import save_tiny_ast, save_tiny_clap, write_recordings
 from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert
 from text_fixtures import write_auditorybench
 
@@ -113,7 +115,7 @@ def test_train_detector_then_train_then_evaluate(folder, data, tmp_path):
     options = ["--data", data, "--epochs", "1", "--seed", "3"]
     result = runner.invoke(app, ["train", str(trained), "--model", str(detector), *options])
     assert result.exit_code == 0, result.output
-    assert set(json.loads((trained / "dev_scores.json").read_text())) >= {"eval_accuracy", "eval_pitch_accuracy"}
+    assert set(json.loads((trained / "scores.json").read_text())) >= {"eval_accuracy", "eval_pitch_accuracy"}
 
     result = runner.invoke(app, ["evaluate", str(trained), "--data", data, "--format", "json"])
     assert result.exit_code == 0, result.output
@@ -131,3 +133,28 @@ def test_the_control_keeps_no_audio(folder, data, tmp_path):
     assert json.loads((tmp_path / "control" / "config.json").read_text())["injection"] == "none"
     answer = fill_mask("--model", str(tmp_path / "control"), "--json", AUDITORY)
     assert json.loads(answer.stdout)[0]["spans"][0]["span"]["recordings"] == []
+
+
+def test_train_clap_then_build_a_knowledge_base_then_use_it(folder, data, tmp_path):
+    rows = [{"file_name": f"{i}.wav", "label": ("dog", "cat")[i % 2], "source": "me"} for i in range(8)]
+    audio = str(write_recordings(tmp_path / "audio", rows))
+    (tmp_path / "audio" / "7.wav").write_bytes(b"no sound")
+    clap, ast = str(save_tiny_clap(tmp_path / "clap")), str(save_tiny_ast(tmp_path / "ast", hidden_size=12))
+    options = ["--clap", clap, "--data", data, "--epochs", "1"]
+    result = runner.invoke(app, ["train-clap", audio, str(tmp_path / "trained"), *options])
+    assert result.exit_code == 0, result.output
+    assert "precision_at_1" in result.stdout
+
+    base = str(tmp_path / "base")
+    options = ["--clap", str(tmp_path / "trained"), "--ast", ast, "--source", "me"]
+    result = runner.invoke(app, ["build-knowledge-base", audio, base, *options])
+    assert result.exit_code == 0, result.output
+    assert "7 recordings" in result.stdout
+    assert "7.wav" in result.stdout
+
+    options = ["--model", folder, "--knowledge-base", base, "--data", data, "--epochs", "1"]
+    result = runner.invoke(app, ["train", str(tmp_path / "model"), *options])
+    assert result.exit_code == 0, result.output
+    answer = fill_mask("--model", str(tmp_path / "model"), "--json", AUDITORY)
+    (recording,) = json.loads(answer.stdout)[0]["spans"][0]["span"]["recordings"]
+    assert recording["label"] in ("dog", "cat")
