@@ -104,7 +104,7 @@ class AudioBertForMaskedLM(PreTrainedModel):
         add_lora(self.text_model, config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules)
         self.audio_model = ASTModel(config.audio_config)
         widths = config.audio_config.hidden_size, config.text_config.hidden_size
-        self.audio_projection = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths)
+        self.audio_projection = nn.Identity() if widths[0] == widths[1] else _zero_linear(*widths)
         self.detector = AudioBertSpanDetector(config)
         self.knowledge_base: AudioBertKnowledgeBase | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
@@ -543,6 +543,15 @@ class AudioBertForMaskedLM(PreTrainedModel):
             # A batch in which nothing is to be heard trains nothing, but `Trainer` still calls backward on its loss.
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad)
         return loss
+
+
+def _zero_linear(in_features: int, out_features: int) -> nn.Linear:
+    # Like the adapter, the map starts as no change at all: what it lets through it has to learn.
+    linear = nn.Linear(in_features, out_features)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    linear._is_hf_initialized = True
+    return linear
 
 
 def _rows_of(value: torch.Tensor | None, rows: torch.LongTensor, batch: int) -> torch.Tensor | None:

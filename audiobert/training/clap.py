@@ -32,7 +32,7 @@ from .arguments import recipe_arguments, train_or_resume
 logger = logging.getLogger(__name__)
 
 # How often a training text is the recording's label instead of one of its captions.
-LABEL_SHARE = 0.5
+LABEL_SHARE = 0.6
 
 
 def contrastive_loss(
@@ -144,7 +144,7 @@ class CaptionedRecordings(torch.utils.data.Dataset):
     """
     Recordings, each with a text drawn anew every epoch; features are computed once and kept in memory.
 
-    The text is the label half of the time, else one of the label's captions, in the query template that spans are
+    The text is the label more often than not, else one of the label's captions, in the query template that spans are
     retrieved with. The draw depends on seed, epoch and row alone, so that a resumed run sees what it would have seen.
 
     Args:
