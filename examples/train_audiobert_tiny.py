@@ -10,9 +10,11 @@ Nothing but train rows, WikiText and ESC recordings is ever trained on; dev, tes
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import random
 import re
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -154,6 +156,8 @@ class MaskedText(torch.utils.data.Dataset):
         return len(self.rows) + len(self.passages) // 10
 
     def __getitem__(self, index: int) -> dict[str, list]:
+        if index >= len(self):
+            raise IndexError(index)
         if index >= len(self.rows):
             number = index - len(self.rows) + self.epoch * (len(self.passages) // 10)
             ids = self.passages[number % len(self.passages)]
@@ -430,27 +434,89 @@ def score(out: Path, checkpoint: Path, bench: DatasetDict, **modes: str) -> None
     out.write_text(evaluate_model(model, model.tokenizer, bench, batch_size=64, **modes).to_json(), encoding="utf-8")
 
 
-def summary(work: Path, seeds: int) -> str:
-    """A Markdown table: mean and standard deviation of accuracy over seeds, and of the detector's F1."""
-    columns = [(task, split) for task in ("animal", "pitch") for split in ("dev", "test", "wiki")]
-    lines = ["| | " + " | ".join(f"{task} {split}" for task, split in columns) + " |", "|---" * 7 + "|"]
-    kinds = {"AudioBERT": "cached-{}", "text-only control": "none-{}", "BERT inside (audio off)": "off"}
-    for name, pattern in kinds.items():
-        files = [work / f"{pattern.format(seed)}-scores.json" for seed in (range(seeds) if "{}" in pattern else [0])]
-        lines.append(_row(name, [json.loads(file.read_text())["scores"] for file in files], columns, "accuracy"))
-    detector = [json.loads((work / "cached-0-scores.json").read_text())["scores"]]
-    lines.append(_row("detector, token F1", detector, columns, "span_f1"))
-    lines.append(_row("detector, exact-span F1", detector, columns, "span_exact_f1"))
+COLUMNS = [(task, split) for task in ("animal", "pitch") for split in ("dev", "test", "wiki")]
+
+
+def percentages(files: list[Path], field: str) -> list[list[float]]:
+    """For each column of the results the percentages of several score files."""
+    runs = [json.loads(file.read_text(encoding="utf-8"))["scores"] for file in files]
+    return [[100 * run[split][task][field] for run in runs] for task, split in COLUMNS]
+
+
+def results_table(work: Path, seeds: int) -> str:
+    """Markdown: accuracy, mean and standard deviation over seeds, and the detector's F1."""
+    audio, control = ([work / f"{kind}-{seed}-scores.json" for seed in range(seeds)] for kind in ("cached", "none"))
+    rows = {
+        "AudioBERT": percentages(audio, "accuracy"),
+        "text-only control": percentages(control, "accuracy"),
+        "the BERT inside (audio off)": percentages([work / "off-scores.json"], "accuracy"),
+        "detector, token F1": percentages(audio[:1], "span_f1"),
+        "detector, token F1, all rows": percentages(audio[:1], "span_f1_all_rows"),
+        "detector, exact-span F1": percentages(audio[:1], "span_exact_f1"),
+    }
+    lines = ["| | " + " | ".join(f"{task} {split}" for task, split in COLUMNS) + " |", "|---" * 7 + "|"]
+    for name, columns in rows.items():
+        spreads = [f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "" for values in columns]
+        cells = [f"{statistics.mean(values):.2f}{spread}" for values, spread in zip(columns, spreads, strict=True)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _row(name: str, runs: list[dict], columns: list[tuple[str, str]], field: str) -> str:
-    cells = []
-    for task, split in columns:
-        values = [100 * run[split][task][field] for run in runs]
-        deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.2f}{deviation}")
-    return f"| {name} | " + " | ".join(cells) + " |"
+def what_audio_adds(work: Path, seeds: int) -> str:
+    """A sentence: accuracy with audio less that of the control of the same seed, column by column."""
+    audio, control = (
+        percentages([work / f"{kind}-{seed}-scores.json" for seed in range(seeds)], "accuracy")
+        for kind in ("cached", "none")
+    )
+    gains = []
+    for (task, split), with_audio, without in zip(COLUMNS, audio, control, strict=True):
+        differences = [a - b for a, b in zip(with_audio, without, strict=True)]
+        spread = f" ± {statistics.stdev(differences):.2f}" if seeds > 1 else ""
+        gains.append(f"{task} {split} {statistics.mean(differences):+.2f}{spread}")
+    return f"AudioBERT less its control, seed by seed, in points: {', '.join(gains)}."
+
+
+def attribution(out: Path, audio: Path, recordings: list[SourceRecording]) -> None:
+    """Who made each recording, out of ESC-50's own list."""
+    text = (audio / "ESC-50-ATTRIBUTION.txt").read_text(encoding="utf-8")
+    clips = dict(re.findall(r"^- \[(\S+)\.ogg\]:\s+(.*)$", text, re.MULTILINE))
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "source", "license", "attribution"])
+        for recording in recordings:
+            # ESC-50 adds the number of the class to the name of a clip.
+            clip = re.sub(r"(-\d+)?\.ogg$", "", Path(recording.id).name)
+            writer.writerow([recording.id, recording.source, recording.license, clips[clip]])
+
+
+def parts_table(folder: Path) -> str:
+    """Markdown: how large each part of a checkpoint is."""
+    model = AudioBertForMaskedLM.from_pretrained(folder)
+    count = {"BERT": 0, "LoRA": 0}
+    for name, parameter in model.text_model.named_parameters():
+        count["LoRA" if "lora_" in name else "BERT"] += parameter.numel()
+    for name, part in (("AST", model.audio_model), ("detector", model.detector), ("audio map", model.audio_projection)):
+        count[name] = sum(parameter.numel() for parameter in part.parameters())
+    sounds = model.knowledge_base
+    count["CLAP's text tower"] = sum(parameter.numel() for parameter in sounds.query_encoder.model.parameters())
+    lines = [f"| {name} | {number / 1e6:.2f} M parameters |" for name, number in count.items()]
+    return "\n".join([*lines, f"| knowledge base | {len(sounds)} recordings |"])
+
+
+def finish(out: Path, work: Path, audio: Path, recordings: list[SourceRecording], seeds: int) -> None:
+    """The Hub repository: the first seed's checkpoint, its card and the attribution of its recordings."""
+    shutil.copytree(work / "cached-0", out)
+    attribution(out / "ATTRIBUTION.csv", audio, recordings)
+    card = Path(__file__).with_name("audiobert_tiny_card.md").read_text(encoding="utf-8")
+    fields = {
+        "PARTS": parts_table(out),
+        "SEEDS": str(seeds),
+        "RESULTS": results_table(work, seeds),
+        "VERDICT": what_audio_adds(work, seeds),
+    }
+    for name, value in fields.items():
+        card = card.replace(f"@{name}@", value)
+    (out / "README.md").write_text(card, encoding="utf-8")
 
 
 def train_tiny_detector(out: Path, work: Path, bench: DatasetDict) -> None:
@@ -517,7 +583,8 @@ def main() -> None:
             stage(work / name, lambda out, audio=audio, seed=seed: train_one(out, work, rows, audio, seed))
             stage(work / f"{name}-scores.json", lambda out, name=name: score(out, work / name, bench))
     stage(work / "off-scores.json", lambda out: score(out, work / "cached-0", bench, audio="off"))
-    print(summary(work, arguments.seeds))
+    stage(work / "audiobert-tiny", lambda out: finish(out, work, arguments.audio, recordings, arguments.seeds))
+    print(results_table(work, arguments.seeds), what_audio_adds(work, arguments.seeds), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""The examples run as they stand."""
+
+import random
+import runpy
+from pathlib import Path
+
+import pytest
+
+from audiobert import AudioBertForMaskedLM
+
+from audio_fixtures import save_tiny_clap, write_recordings
+from model_fixtures import hearing_audiobert
+from text_fixtures import write_auditorybench
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run(name: str, *arguments: object) -> dict:
+        monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
+        return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+    return run
+
+
+def test_fill_mask(run, capsys):
+    run("fill_mask.py")
+    assert "('meow', 'cat'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["train_detector.py", "train_audiobert.py"])
+def test_training(name, run, tmp_path):
+    hearing_audiobert().save_pretrained(tmp_path / "start")
+    (tmp_path / "data").mkdir()
+    data = write_auditorybench(tmp_path / "data")
+    run(name, tmp_path / "start", data, tmp_path / "out")
+    assert AudioBertForMaskedLM.from_pretrained(tmp_path / "out").knowledge_base is not None
+
+
+def test_train_clap(run, tmp_path):
+    rows = [{"file_name": f"{i}.wav", "label": ("dog", "cat")[i % 2]} for i in range(6)]
+    audio = write_recordings(tmp_path / "audio", rows)
+    run("train_clap.py", save_tiny_clap(tmp_path / "clap"), audio, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict:
+    return runpy.run_path(str(EXAMPLES / "train_audiobert_tiny.py"))
+
+
+def test_a_swapped_pitch_row_says_the_same(tiny):
+    row = {
+        "sentence": "The hum of rain has a [MASK] pitch than a siren.",
+        "answer": "lower",
+        "spans": ["hum of rain", "siren"],
+        "task": "pitch",
+    }
+    assert tiny["swapped"](row) == {
+        "sentence": "The siren has a [MASK] pitch than a hum of rain.",
+        "answer": "higher",
+        "spans": ["siren", "hum of rain"],
+        "task": "pitch",
+    }
+    assert tiny["swapped"]({**row, "spans": ["drum", "siren"]}) is None
+
+
+def test_variants_keep_mask_and_spans(tiny):
+    draw = random.Random(0)
+    row = {"sentence": "Meow is what [MASK] says.", "answer": "cat", "spans": ["Meow"], "task": "animal"}
+    variants = [tiny["varied"](row, draw, swap=0.5, otherwise=0.5) for _ in range(20)]
+    assert len({variant["sentence"] for variant in variants}) > 2
+    assert all(variant["sentence"].count("[MASK]") == 1 and "Meow" in variant["sentence"] for variant in variants)
