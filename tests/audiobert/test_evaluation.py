@@ -142,8 +142,11 @@ def test_gold_spans_are_looked_up_as_they_are_written(tokenizer, bench, monkeypa
     for (span, _), embed in heard.items():
         assert torch.equal(embed, knowledge_base.audio_embeds(found[span]).mean(0))
     assert output.spans is None
-    # The detector is scored in this mode too, in every row.
-    assert scores["dev"]["combined"].rows_detected == 4
+    # The detector is scored in this mode too, as it is in the other.
+    monkeypatch.undo()
+    detected = evaluate_quietly(model, tokenizer, bench, splits=["dev"])["dev"]["combined"]
+    assert scores["dev"]["combined"].rows_detected == detected.rows_detected > 0
+    assert scores["dev"]["combined"].span_f1 == detected.span_f1
 
 
 def test_audio_off_is_the_bert_inside(tokenizer, bench, model):
