@@ -231,10 +231,8 @@ class MaskedLMTrainer(Trainer):
         return (losses * weights).sum() / weights.sum()
 
 
-def train_bert(out: Path, work: Path, train: Dataset, passages: list[str]) -> None:
-    """A small BERT by masked language modelling; pitch rows, which are harder, count twice."""
-    tokenizer = BertTokenizer.from_pretrained(work / "tokenizer")
-    set_seed(0)
+def new_bert(tokenizer: BertTokenizer) -> BertForMaskedLM:
+    """A small BERT with random weights."""
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
@@ -246,16 +244,31 @@ def train_bert(out: Path, work: Path, train: Dataset, passages: list[str]) -> No
         initializer_range=0.06,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = BertForMaskedLM(config)
-    rows = list(train)
-    rows += [row for row in rows if row["task"] == "pitch"]
-    dataset = MaskedText(rows, passages, tokenizer, seed=0)
+    return BertForMaskedLM(config)
+
+
+def train_bert(
+    out: Path,
+    work: Path,
+    train: Dataset,
+    passages: list[str],
+    start: Path | None,
+    repeats: dict[str, int],
+    epochs: int,
+    learning_rate: float,
+) -> None:
+    """Masked language modelling, from `start` or from nothing; rows of a task come `repeats` times an epoch."""
+    tokenizer = BertTokenizer.from_pretrained(work / "tokenizer")
+    set_seed(0)
+    model = new_bert(tokenizer) if start is None else BertForMaskedLM.from_pretrained(start)
+    rows = [row for task, count in repeats.items() for _ in range(count) for row in train if row["task"] == task]
+    dataset = MaskedText(rows, passages, tokenizer, seed=0 if start is None else 1)
     args = recipe_arguments(
-        work / "bert-run",
-        num_train_epochs=20,
+        out.with_name(f"{out.name}-run"),
+        num_train_epochs=epochs,
         per_device_train_batch_size=26,
         train_sampling_strategy="group_by_length",
-        learning_rate=7e-4,
+        learning_rate=learning_rate,
         weight_decay=0.05,
         adam_beta2=0.98,
         warmup_steps=0.1,
@@ -263,8 +276,7 @@ def train_bert(out: Path, work: Path, train: Dataset, passages: list[str]) -> No
         eval_strategy="no",
         seed=0,
     )
-    collator = MaskingCollator(tokenizer, answer=0.9, noise=0.1)
-    trainer = MaskedLMTrainer(model, args, collator, dataset)
+    trainer = MaskedLMTrainer(model, args, MaskingCollator(tokenizer, answer=0.9, noise=0.1), dataset)
     train_or_resume(trainer)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -426,7 +438,7 @@ def train_one(out: Path, work: Path, rows: DatasetDict, audio: str, seed: int) -
     set_seed(seed)
     args = audiobert_arguments(
         work / f"{audio}-{seed}-run",
-        num_train_epochs=4,
+        num_train_epochs=3,
         learning_rate=5e-4,
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
@@ -541,7 +553,7 @@ def finish(out: Path, work: Path, audio: Path, recordings: list[SourceRecording]
 def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: list[str]) -> None:
     """The detector; animal rows, whose spans are harder to tell, count twice, and plain sentences teach it silence."""
     model = AudioBertForMaskedLM.from_backbones(
-        work / "bert",
+        work / "bert-again",
         work / "ast",
         work / "knowledge-base",
         dtype="float32",
@@ -553,7 +565,7 @@ def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: lis
     rows = list(train) + [row for row in train if row["task"] == "animal"] + plain_rows(passages)
     args = detector_arguments(
         work / "detector-run",
-        num_train_epochs=8,
+        num_train_epochs=6,
         per_device_train_batch_size=48,
         learning_rate=1.5e-3,
         weight_decay=0.01,
@@ -583,7 +595,11 @@ def main() -> None:
 
     stage(work / "tokenizer", lambda out: train_tokenizer(out, train, passages))
     if arguments.until != "knowledge-base":
-        stage(work / "bert", lambda out: train_bert(out, work, train, passages))
+        # Pitch is harder to learn than animals, so its rows come twice at first; then all rows twice.
+        bert, again = work / "bert", work / "bert-again"
+        text = (work, train, passages)
+        stage(bert, lambda out: train_bert(out, *text, None, {"animal": 1, "pitch": 2}, 20, 7e-4))
+        stage(again, lambda out: train_bert(out, *text, bert, {"animal": 2, "pitch": 2}, 6, 4e-4))
     if arguments.until == "bert":
         return
     stage(work / "ast", lambda out: train_ast(out, work, recordings))
