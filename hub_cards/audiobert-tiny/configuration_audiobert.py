@@ -1,0 +1,164 @@
+"""Configuration of AudioBERT."""
+
+from __future__ import annotations
+
+import copy
+
+from transformers import PreTrainedConfig
+from transformers.models.audio_spectrogram_transformer.configuration_audio_spectrogram_transformer import ASTConfig
+from transformers.models.bert.configuration_bert import BertConfig
+
+INJECTIONS = ("add", "replace", "none")
+
+
+class AudioBertConfig(PreTrainedConfig):
+    """
+    Configuration of an [`AudioBertForMaskedLM`].
+
+    Args:
+        text_config (`BertConfig` or `dict`, *optional*): The BERT that AudioBERT starts from; BERT-base if omitted.
+        audio_config (`ASTConfig` or `dict`, *optional*): The audio encoder; AST-base if omitted.
+        lora_rank (`int`, defaults to 64): Rank of the adapter (paper, section III-D).
+        lora_alpha (`int`, defaults to 128): Scale of the adapter; its output is multiplied by `lora_alpha / lora_rank`.
+        lora_dropout (`float`, defaults to 0.01): Dropout before the adapter.
+        lora_target_modules (`list[str]`, defaults to query, key and value): BERT's linear layers that are adapted.
+        detector_hidden_states (`list[int]`, *optional*):
+            Which of BERT's hidden states the span detector reads, mixed with learned weights: 0 is the output of the
+            embeddings, `i` that of layer `i`, -1 the last. All of them if omitted.
+        detector_hidden_size (`int`, defaults to 256): Width of the span detector.
+        detector_num_layers (`int`, defaults to 1): Transformer layers of the span detector; 0 leaves a linear head.
+        detector_num_heads (`int`, defaults to 4): Attention heads of the span detector.
+        detector_dropout (`float`, defaults to 0.1): Dropout in the span detector.
+        detector_threshold (`float`, defaults to 0.5): A token belongs to a span above this probability.
+        injection (`str`, defaults to `"add"`):
+            `"add"` adds the audio embedding to the word embedding of the span's first token, `"replace"` puts it in
+            its place (as the paper's code does), `"none"` injects nothing: the text-only control.
+        query_template (`str`, defaults to `"{span} sound"`): What a span becomes before CLAP reads it.
+        retrieval_top_k (`int`, defaults to 1): Recordings per span; the embeddings of several are averaged.
+        clap (`str`, defaults to `"laion/clap-htsat-fused"`): The CLAP checkpoint of the knowledge base.
+        clap_revision (`str`, *optional*): Its revision.
+
+    Raises:
+        ValueError: naming the field, if a value is out of range.
+    """
+
+    model_type = "audiobert"
+    sub_configs = {"text_config": BertConfig, "audio_config": ASTConfig}
+    # What `Trainer` must not gather: these are no tensors, or large ones.
+    keys_to_ignore_at_inference = ["spans", "hidden_states", "attentions"]
+
+    def __init__(
+        self,
+        text_config: BertConfig | dict | None = None,
+        audio_config: ASTConfig | dict | None = None,
+        lora_rank: int = 64,
+        lora_alpha: int = 128,
+        lora_dropout: float = 0.01,
+        lora_target_modules: list[str] | tuple[str, ...] = ("query", "key", "value"),
+        detector_hidden_states: list[int] | None = None,
+        detector_hidden_size: int = 256,
+        detector_num_layers: int = 1,
+        detector_num_heads: int = 4,
+        detector_dropout: float = 0.1,
+        detector_threshold: float = 0.5,
+        injection: str = "add",
+        query_template: str = "{span} sound",
+        retrieval_top_k: int = 1,
+        clap: str = "laion/clap-htsat-fused",
+        clap_revision: str | None = None,
+        **kwargs,
+    ) -> None:
+        self.text_config = _sub_config("text_config", text_config, BertConfig)
+        self.audio_config = _sub_config("audio_config", audio_config, ASTConfig)
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.lora_dropout = lora_dropout
+        self.lora_target_modules = list(lora_target_modules)
+        self.detector_hidden_states = detector_hidden_states
+        self.detector_hidden_size = detector_hidden_size
+        self.detector_num_layers = detector_num_layers
+        self.detector_num_heads = detector_num_heads
+        self.detector_dropout = detector_dropout
+        self.detector_threshold = detector_threshold
+        self.injection = injection
+        self.query_template = query_template
+        self.retrieval_top_k = retrieval_top_k
+        self.clap = clap
+        self.clap_revision = clap_revision
+        super().__init__(**kwargs)
+        # Whether the output embeddings are BERT's word embeddings is BERT's affair.
+        self.tie_word_embeddings = self.text_config.tie_word_embeddings
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("lora_rank", "lora_alpha", "detector_hidden_size", "detector_num_heads", "retrieval_top_k"):
+            _require(
+                name,
+                getattr(self, name),
+                _is_int(getattr(self, name)) and getattr(self, name) >= 1,
+                "an integer from 1 up",
+            )
+        _require(
+            "detector_num_layers",
+            self.detector_num_layers,
+            _is_int(self.detector_num_layers) and self.detector_num_layers >= 0,
+            "an integer from 0 up",
+        )
+        for name in ("lora_dropout", "detector_dropout", "detector_threshold"):
+            value = getattr(self, name)
+            _require(name, value, isinstance(value, int | float) and 0 <= value < 1, "a number from 0 to below 1")
+        _require(
+            "detector_num_heads",
+            self.detector_num_heads,
+            self.detector_hidden_size % self.detector_num_heads == 0,
+            f"a divisor of detector_hidden_size ({self.detector_hidden_size})",
+        )
+        _require(
+            "lora_target_modules",
+            self.lora_target_modules,
+            bool(self.lora_target_modules) and all(isinstance(name, str) for name in self.lora_target_modules),
+            "a list of at least one module name",
+        )
+        states = self.text_config.num_hidden_layers + 1
+        if self.detector_hidden_states is not None:
+            _require(
+                "detector_hidden_states",
+                self.detector_hidden_states,
+                bool(self.detector_hidden_states)
+                and all(_is_int(i) and -states <= i < states for i in self.detector_hidden_states),
+                f"None or a list of integers from {-states} to {states - 1}",
+            )
+        _require("injection", self.injection, self.injection in INJECTIONS, f"one of {', '.join(INJECTIONS)}")
+        _require(
+            "query_template",
+            self.query_template,
+            isinstance(self.query_template, str) and self.query_template.count("{span}") == 1,
+            "a string that holds {span} once",
+        )
+        _require("clap", self.clap, isinstance(self.clap, str) and bool(self.clap), "the name of a CLAP checkpoint")
+
+
+def _sub_config(name: str, value: object, config_class: type[PreTrainedConfig]) -> PreTrainedConfig:
+    # A copy: a configuration that the caller passed in stays as it is.
+    if value is None:
+        return config_class()
+    if isinstance(value, config_class):
+        return copy.deepcopy(value)
+    if isinstance(value, dict):
+        return config_class.from_dict(value)
+    raise ValueError(f"`{name}` must be a {config_class.__name__}, a dict or None, got {type(value).__name__}.")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(name: str, value: object, holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}.")
+
+
+# Saved checkpoints carry this file, so `trust_remote_code` finds it.
+AudioBertConfig.register_for_auto_class()
+
+__all__ = ["AudioBertConfig"]
