@@ -55,7 +55,6 @@ class Spans(str, Enum):
     gold = "gold"
 
 
-ModelOption = Annotated[str, typer.Option("--model", help="An AudioBERT: a folder or a Hub id.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of AuditoryBench's CSV files.")]
 OutArgument = Annotated[Path, typer.Argument(help="Folder to write to.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]

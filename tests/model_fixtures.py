@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import ASTConfig
+from transformers import ASTConfig, BertForMaskedLM
 
 from audiobert import AudioBertConfig, AudioBertForMaskedLM
 
@@ -72,3 +72,11 @@ def untrained_audiobert(**values) -> AudioBertForMaskedLM:
             if "lora_B" in name:
                 parameter.zero_()
     return model
+
+
+def original_bert(model: AudioBertForMaskedLM) -> BertForMaskedLM:
+    """The BERT that the model started from: the same weights, in a class that knows of no adapter."""
+    bert = BertForMaskedLM(model.config.text_config).eval()
+    weights = model.text_model.state_dict()
+    bert.load_state_dict({name.replace(".base_layer.", "."): w for name, w in weights.items() if "lora_" not in name})
+    return bert

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from transformers import BertForMaskedLM, FillMaskPipeline
+from transformers import FillMaskPipeline
 
 from audiobert.inference import answer_prompts
 
-from model_fixtures import AUDITORY, AUDITORY_WORDS, PLAIN, hearing_audiobert
+from model_fixtures import AUDITORY, AUDITORY_WORDS, PLAIN, hearing_audiobert, original_bert
 
 WORDS = st.sampled_from(["[MASK]", "[SEP]", "the", "cat", "🐈", "\x00", "\t", "ſ", "İ", *AUDITORY_WORDS])
 PROMPTS = st.one_of(st.text(max_size=80), st.lists(WORDS, max_size=40).map(" ".join))
@@ -22,10 +22,7 @@ def model():
 @pytest.fixture(scope="module")
 def stock(model):
     """The stock pipeline over the BERT that the model started from."""
-    bert = BertForMaskedLM(model.config.text_config).eval()
-    weights = model.text_model.state_dict()
-    bert.load_state_dict({name.replace(".base_layer.", "."): w for name, w in weights.items() if "lora_" not in name})
-    return FillMaskPipeline(model=bert, tokenizer=model.tokenizer)
+    return FillMaskPipeline(model=original_bert(model), tokenizer=model.tokenizer)
 
 
 @QUICK

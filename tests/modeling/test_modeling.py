@@ -11,7 +11,7 @@ from transformers import BertForMaskedLM
 from audiobert import AudioBertForMaskedLM
 from audiobert.modeling.lora_audiobert import lora_layers
 
-from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, tiny_config
+from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, original_bert, tiny_config
 from text_fixtures import tiny_tokenizer
 
 
@@ -22,11 +22,7 @@ def model() -> AudioBertForMaskedLM:
 
 @pytest.fixture(scope="module")
 def bert(model) -> BertForMaskedLM:
-    """The original: the same weights in a `BertForMaskedLM` that knows of no adapter."""
-    bert = BertForMaskedLM(model.config.text_config).eval()
-    weights = model.text_model.state_dict()
-    bert.load_state_dict({name.replace(".base_layer.", "."): w for name, w in weights.items() if "lora_" not in name})
-    return bert
+    return original_bert(model)
 
 
 def batch_of(*prompts: str) -> dict[str, torch.Tensor]:
@@ -267,8 +263,8 @@ def test_two_spans_at_one_token_are_both_added(model):
 
 def test_gradient_checkpointing_keeps_the_adapter_on():
     model = hearing_audiobert(lora_dropout=0.0)
-    for config in (model.config.text_config,):
-        config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    config = model.config.text_config
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     batch = batch_of(AUDITORY, PLAIN)
     inputs = {**batch, "labels": labels_of(batch), "audio_positions": torch.tensor([[1], [-1]])}
     inputs["audio_embeds"] = torch.randn(2, 1, 12)
