@@ -43,15 +43,12 @@ def load_auditorybench(data_dir: str | Path, tasks: Sequence[str] = TASKS) -> Da
     """
     if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks) or not set(tasks) <= set(TASKS):
         raise ValueError(f"`tasks` must be a list of distinct names out of {', '.join(TASKS)}, got {tasks!r}.")
-    return DatasetDict(
-        {
-            split: Dataset.from_list(
-                [row for task in tasks for row in read_rows(Path(data_dir) / f"{task}_{split}.csv", task)],
-                features=FEATURES,
-            )
-            for split in SPLITS
-        }
-    )
+    splits = {}
+    for split in SPLITS:
+        rows = [row for task in tasks for row in read_rows(Path(data_dir) / f"{task}_{split}.csv", task)]
+        # By columns: a small benchmark can have a split without rows, of which `from_list` knows no columns.
+        splits[split] = Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
+    return DatasetDict(splits)
 
 
 def read_rows(path: Path, task: str) -> Iterator[dict]:

@@ -50,6 +50,16 @@ def test_columns_in_any_order_with_others_between(tmp_path):
     assert load_auditorybench(tmp_path, ["pitch"])["wiki"][0]["spans"] == ["a", "b"]
 
 
+def test_a_split_without_rows_has_the_columns_all_the_same(tmp_path):
+    write_auditorybench(tmp_path)
+    for task in ("animal", "pitch"):
+        path = tmp_path / f"{task}_dev.csv"
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+    splits = load_auditorybench(tmp_path)
+    assert len(splits["dev"]) == 0
+    assert splits["dev"].features == splits["train"].features
+
+
 def test_tasks_are_chosen(tmp_path):
     write_auditorybench(tmp_path)
     for split in SPLITS:
