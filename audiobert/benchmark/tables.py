@@ -1,0 +1,42 @@
+"""One table, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Cells under a header; the first `names` columns hold words and stand to the left, the others numbers."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int
+
+    def to_rich(self) -> Table:
+        table = Table(title=self.title)
+        for number, name in enumerate(self.header):
+            table.add_column(name, justify="left" if number < self.names else "right")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def to_markdown(self) -> str:
+        """The table without its title; whatever a cell holds, it stays one cell and shows as it is."""
+        ruler = ["---" if number < self.names else "---:" for number in range(len(self.header))]
+        cells = [[plain_markdown(cell) for cell in row] for row in self.rows]
+        return "\n".join("| " + " | ".join(row) + " |" for row in (self.header, ruler, *cells))
+
+
+def plain_markdown(text: str) -> str:
+    """The text on one line, with what would end a table's cell or begin HTML escaped."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
