@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from .benchmark import cli as benchmark
+from .console import Format, err, out, plain_errors, print_figures
 
 if TYPE_CHECKING:
     from .inference import Answer, PromptAnswer
@@ -26,22 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
-
-
-def _plain_errors(command: Callable) -> Callable:
-    """What a user can mend is one sentence and exit code 1, not a traceback."""
-
-    @wraps(command)
-    def run(*args, **kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            err.print(f"[bold red]Error:[/] {escape(str(error))}")
-            raise typer.Exit(1) from error
-
-    return run
 
 
 class Audio(str, Enum):
@@ -65,7 +49,7 @@ DeviceOption = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda
 
 
 @app.command("fill-mask")
-@_plain_errors
+@plain_errors
 def fill_mask(
     prompts: Annotated[
         list[str] | None, typer.Argument(help="Prompts with a [MASK]; none, or -, reads standard input.")
@@ -159,7 +143,7 @@ def _marked(answer: PromptAnswer) -> str:
 
 
 @app.command("build-knowledge-base")
-@_plain_errors
+@plain_errors
 def build_knowledge_base_command(
     source: Annotated[str, typer.Argument(metavar="AUDIO", help="Folder with metadata.csv, or a Hub dataset.")],
     output: OutArgument,
@@ -209,7 +193,7 @@ RateOption = Annotated[float | None, typer.Option(help="Learning rate; the recip
 
 
 @app.command("train-detector")
-@_plain_errors
+@plain_errors
 def train_detector_command(
     output: OutArgument,
     data: DataOption,
@@ -233,7 +217,7 @@ def train_detector_command(
 
 
 @app.command("train-clap")
-@_plain_errors
+@plain_errors
 def train_clap_command(
     audio_dir: Annotated[Path, typer.Argument(metavar="AUDIO", help="Folder with metadata.csv.")],
     output: OutArgument,
@@ -269,7 +253,7 @@ def train_clap_command(
 
 
 @app.command("train")
-@_plain_errors
+@plain_errors
 def train_command(
     output: OutArgument,
     data: DataOption,
@@ -336,19 +320,13 @@ def _report_scores(output: Path, scores: dict[str, float], on: str) -> None:
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
-class Format(str, Enum):
-    table = "table"
-    json = "json"
-    markdown = "markdown"
-
-
 class Switch(str, Enum):
     on = "on"
     off = "off"
 
 
 @app.command("evaluate")
-@_plain_errors
+@plain_errors
 def evaluate_command(
     model: Annotated[str, typer.Argument(help="A folder or a Hub id.")],
     data: DataOption,
@@ -376,7 +354,11 @@ def evaluate_command(
         spans=spans.value,
         audio=audio.value,
     )
-    if output_format is Format.table:
-        out.print(result.to_table())
-    else:
-        print(result.to_json() if output_format is Format.json else result.to_markdown())
+    print_figures(result, output_format)
+
+
+# --- benchmark construction ------------------------------------------------------------------------------------------
+
+
+app.command("build-benchmark")(benchmark.build_benchmark_command)
+app.add_typer(benchmark.app, name="benchmark")

@@ -15,7 +15,7 @@ from .tables import TextTable, percent
 
 _HEADER = (
     *("task", "split", "rows", "sentence", "sentence and answer", "alike sentence", "alike sentence and answer"),
-    *("answer", "spans", "recording"),
+    *("answer", "spans", "audio"),
 )
 
 

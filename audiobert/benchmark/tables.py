@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +20,8 @@ class TextTable:
     names: int
 
     def to_rich(self) -> Table:
-        table = Table(title=self.title)
+        # Ten columns fit into the 80 of a plain terminal only without lines and margins between them.
+        table = Table(title=self.title, box=box.SIMPLE, padding=0)
         for number, name in enumerate(self.header):
             table.add_column(name, justify="left" if number < self.names else "right")
         for row in self.rows:

@@ -1,0 +1,250 @@
+"""The build of a benchmark, stage after stage, in one folder (paper, figure 2).
+
+records -> categories -> animals ----------------------> review -> dataset
+                      -> pitches -> pairs -> comparisons --------->
+                                        Wikipedia's tables ------->
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import animals, categories, comparisons, wikipedia
+from .publication import Publication, StageCount, write_dataset
+from .review import read_decisions, write_review
+from .splitting import split_rows
+from .stages import Shard, StageReport, digest_of, read_rows, report_path, run_stage, write_rows
+from .templates import load_template
+from .wikipedia_refresh import read_notes
+
+if TYPE_CHECKING:
+    from .llm import ChatModel, Sampling
+    from .pitch import PitchSettings
+    from .records import RecordSource
+
+STAGES = ("records", "categories", "animals", "pitches", "pairs", "comparisons")
+LLM_STAGES = ("categories", "animals", "comparisons")
+SHARDED_STAGES = ("categories", "animals", "pitches", "comparisons")
+ANIMAL_ROOT = "animal"
+SAME_PROMPT = "the same prompt as another recording's"
+
+
+class BenchmarkBuild:
+    """The folder of a build and its stages; each can be run again and goes on where it stopped.
+
+    Every stage raises FileNotFoundError where the one before it is missing, ValueError where the folder holds it made
+    with other settings, and OSError as `run_stage` does.
+
+    Args:
+        out: the folder; the stages lie in `out/stages`, the dataset in `out` itself.
+        templates: a folder whose files replace the package's templates of the same name; the package's if omitted.
+
+    Raises:
+        ValueError: there is no template in `templates`.
+    """
+
+    def __init__(self, out: str | Path, templates: str | Path | None = None) -> None:
+        self.out = Path(out)
+        self.templates = None if templates is None else Path(templates)
+        names = (categories.TEMPLATE, animals.TEMPLATE, animals.STOP_LIST, comparisons.TEMPLATE)
+        names = (*names, comparisons.BLIND_TEMPLATE)
+        if self.templates is not None and not any((self.templates / name).is_file() for name in names):
+            raise ValueError(f"{self.templates} holds none of the templates {', '.join(names)}.")
+
+    def path(self, stage: str) -> Path:
+        return self.out / "stages" / f"{stage}.jsonl"
+
+    def records(self, source: RecordSource) -> StageReport:
+        """Lists the recordings with their texts; those without text are refused."""
+        return run_stage(
+            self.path("records"),
+            source.records(),
+            lambda records: (record.to_row() for record in records),
+            settings={"source": source.name},
+            inputs={"source": source.fingerprint()},
+        )
+
+    def categories(self, chat: ChatModel, shard: Shard | None = None) -> StageReport:
+        """Asks the LLM for the category of every record, broad to narrow (figure 2, a)."""
+        template = self.template(categories.TEMPLATE, categories.PLACEHOLDERS)
+        return run_stage(
+            self.path("categories"),
+            read_rows(self.path("records")),
+            lambda rows: categories.categorise(rows, chat, template),
+            settings=settings_of(chat, categories.SAMPLING, {categories.TEMPLATE: template}),
+            inputs=self.inputs("records"),
+            total=self.report("records")["kept"],
+            shard=shard,
+        )
+
+    def animals(self, chat: ChatModel, shard: Shard | None = None) -> StageReport:
+        """Asks the LLM for a prompt on every record of an animal (figure 2, b)."""
+        template = self.template(animals.TEMPLATE, animals.PLACEHOLDERS)
+        stop_list = animals.load_stop_list(self.own(animals.STOP_LIST))
+        texts = {animals.TEMPLATE: template, animals.STOP_LIST: "\n".join(sorted(stop_list))}
+        return run_stage(
+            self.path("animals"),
+            self.rows_under((ANIMAL_ROOT,)),
+            lambda rows: animals.animal_prompts(rows, chat, template, stop_list),
+            settings=settings_of(chat, animals.SAMPLING, texts),
+            inputs=self.inputs("categories"),
+            total=sum(1 for _ in self.rows_under((ANIMAL_ROOT,))),
+            shard=shard,
+        )
+
+    def pitches(
+        self, source: RecordSource, settings: PitchSettings, num_proc: int = 1, shard: Shard | None = None
+    ) -> StageReport:
+        """Measures the pitch of every record of music, objects and environment (figure 2, c)."""
+        from .pitch import measure_pitches
+
+        return run_stage(
+            self.path("pitches"),
+            self.rows_under(comparisons.PITCH_ROOTS),
+            lambda rows: measure_pitches(source.audio_of(rows), settings, num_proc),
+            settings=asdict(settings),
+            inputs=self.inputs("categories"),
+            total=sum(1 for _ in self.rows_under(comparisons.PITCH_ROOTS)),
+            shard=shard,
+        )
+
+    def pairs(self, seed: int = 0, max_pairs: int = comparisons.MAX_PAIRS) -> StageReport:
+        """Draws pairs of recordings whose pitches differ by more than 10 %; a recording left over is a row as well."""
+        return write_rows(
+            self.path("pairs"),
+            comparisons.make_pairs(read_rows(self.path("pitches")), seed=seed, max_pairs=max_pairs),
+            settings={"seed": seed, "max_pairs": max_pairs},
+            inputs=self.inputs("pitches"),
+        )
+
+    def comparisons(self, chat: ChatModel, shard: Shard | None = None) -> StageReport:
+        """Asks the LLM for a prompt on every pair, and then, blind, for its answer (figure 2, c)."""
+        template = self.template(comparisons.TEMPLATE, comparisons.PLACEHOLDERS)
+        blind = self.template(comparisons.BLIND_TEMPLATE, comparisons.BLIND_PLACEHOLDERS)
+        texts = {comparisons.TEMPLATE: template, comparisons.BLIND_TEMPLATE: blind}
+        return run_stage(
+            self.path("comparisons"),
+            read_rows(self.path("pairs")),
+            lambda rows: comparisons.compare(rows, chat, template, blind),
+            settings=settings_of(chat, comparisons.SAMPLING, texts),
+            inputs=self.inputs("pairs"),
+            total=self.report("pairs")["kept"],
+            shard=shard,
+        )
+
+    def review(self) -> tuple[Path, Path]:
+        """Writes the sheet for the human filter of the animal prompts, as CSV and as a page, into `out/review`."""
+        prompts, _ = animals.merge_duplicates(read_rows(self.path("animals")))
+        return write_review(prompts, self.out / "review")
+
+    def publish(self, decisions: str | Path | None = None, seed: int = 0, grouped: bool = True) -> Publication:
+        """Merges equal prompts, applies the review, adds Wikipedia's sets, splits, and writes the dataset.
+
+        Args:
+            decisions: the sheet of `review`, filled in; without it all prompts are published, and the card says so.
+            seed: of the split.
+            grouped: see `split_rows`.
+        """
+        counts = [self.count(stage) for stage in STAGES]
+        prompts, merged = animals.merge_duplicates(read_rows(self.path("animals")))
+        counts.append(count_of("animal prompts", len(prompts), {SAME_PROMPT: merged}))
+        if decisions is not None:
+            prompts = list(kept_of("review", read_decisions(decisions, prompts)[0], counts))
+        compared, merged = animals.merge_duplicates(read_rows(self.path("comparisons")))
+        counts.append(count_of("pitch prompts", len(compared), {SAME_PROMPT: merged}))
+        compared = list(kept_of("contradictions", comparisons.refuse_contradictions(compared), counts))
+        sounds = wikipedia.read_animal_sounds(self.wikipedia_table(wikipedia.ANIMAL_TABLE))
+        ranges = wikipedia.read_pitch_ranges(self.wikipedia_table(wikipedia.PITCH_TABLE))
+        wiki = [
+            *kept_of("Wikipedia's animals", wikipedia.animal_rows(sounds), counts),
+            *kept_of("Wikipedia's ranges", wikipedia.pitch_rows(ranges), counts),
+        ]
+        splits = split_rows([*prompts, *compared], seed=seed, grouped=grouped)
+        used = {name for part in splits.values() for row in part for name in row["recordings"]}
+        recordings = [row for row in read_rows(self.path("records")) if row["id"] in used]
+        made_by = {stage: self.report(stage)["settings"] for stage in LLM_STAGES}
+        return write_dataset(
+            self.out,
+            {**splits, "wiki": wiki},
+            {
+                "metadata": self.report("records")["settings"]["source"],
+                "model": made_by["categories"]["model"],
+                "sampling": {stage: settings["sampling"] for stage, settings in made_by.items()},
+                "templates": {
+                    name: digest for settings in made_by.values() for name, digest in settings["texts"].items()
+                },
+                "stages": counts,
+                "licenses": dict(Counter(row["license"] for row in recordings)),
+                "sources": dict(Counter(row["source"] for row in recordings)),
+                "reviewed": decisions is not None,
+                "split": "grouped" if grouped else "plain",
+                "seed": seed,
+                "wikipedia": {**read_notes(wikipedia.TABLES), **read_notes(self.wikipedia_folder)},
+            },
+        )
+
+    def categories_by_root(self) -> Counter[str]:
+        """How many records the LLM put under each main category."""
+        return Counter(row["category"].split("/")[0] for row in read_rows(self.path("categories")))
+
+    @property
+    def wikipedia_folder(self) -> Path:
+        """Where `wikipedia_refresh.refresh` is to write the tables for this build alone."""
+        return self.out / "stages" / "wikipedia"
+
+    def wikipedia_table(self, name: str) -> Path:
+        own = self.wikipedia_folder / name
+        return own if own.is_file() else wikipedia.TABLES / name
+
+    def rows_under(self, roots: tuple[str, ...]) -> Iterator[dict]:
+        return (row for row in read_rows(self.path("categories")) if row["category"].split("/")[0] in roots)
+
+    def template(self, name: str, placeholders: Iterable[str]) -> str:
+        return load_template(self.own(name), name, placeholders)
+
+    def own(self, name: str) -> Path | None:
+        """The user's file of this name, if there is one."""
+        path = None if self.templates is None else self.templates / name
+        return path if path is not None and path.is_file() else None
+
+    def inputs(self, stage: str) -> dict[str, str]:
+        self.report(stage)
+        return {stage: digest_of(self.path(stage))}
+
+    def report(self, stage: str) -> dict[str, Any]:
+        """What stands in the `.json` file of a finished stage."""
+        path = report_path(self.path(stage))
+        if not (path.is_file() and self.path(stage).is_file()):
+            raise FileNotFoundError(f"There is no {self.path(stage)}: run the stage {stage!r} first.")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def count(self, stage: str) -> StageCount:
+        report = self.report(stage)
+        return {name: report[name] for name in ("stage", "read", "kept", "refused")}
+
+
+def settings_of(chat: ChatModel, sampling: Sampling, texts: dict[str, str]) -> dict[str, Any]:
+    """What the replies depend on: the model, how it samples, and a digest of each text that shapes the prompts."""
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return {"model": chat.model, "sampling": asdict(sampling), "texts": digests}
+
+
+def kept_of(stage: str, rows: Iterable[dict], counts: list[StageCount]) -> Iterator[dict]:
+    """Passes on the rows that are not refused, and then adds the counts of the stage to `counts`."""
+    tally: Counter[str | None] = Counter()
+    for row in rows:
+        tally[row["refusal"]] += 1
+        if row["refusal"] is None:
+            yield row
+    counts.append(count_of(stage, tally.pop(None, 0), dict(tally)))
+
+
+def count_of(stage: str, kept: int, refused: dict[str, int]) -> StageCount:
+    refused = {reason: count for reason, count in sorted(refused.items()) if count}
+    return {"stage": stage, "read": kept + sum(refused.values()), "kept": kept, "refused": refused}
