@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from audiobert import AudioBertForMaskedLM
+from audiobert.auditorybench import load_auditorybench
 
 from audio_fixtures import save_tiny_clap, write_recordings
+from llm_script import scripted_reply
+from llm_server import MODEL, LlmServer
 from model_fixtures import hearing_audiobert
 from text_fixtures import write_auditorybench
 
@@ -43,6 +46,15 @@ def test_train_clap(run, tmp_path):
     audio = write_recordings(tmp_path / "audio", rows)
     run("train_clap.py", save_tiny_clap(tmp_path / "clap"), audio, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_build_benchmark(run, tmp_path, capsys):
+    rows = [{"file_name": f"{i}.wav", "label": ("dog", "siren", "piano")[i % 3]} for i in range(9)]
+    audio = write_recordings(tmp_path / "audio", rows)
+    with LlmServer(scripted_reply) as server:
+        run("build_benchmark.py", audio, tmp_path / "out", server.url, MODEL)
+    assert "records: 9 of 9" in capsys.readouterr().out
+    assert "dog" in load_auditorybench(tmp_path / "out")["train"]["answer"]
 
 
 @pytest.fixture(scope="module")

@@ -225,15 +225,18 @@ def wikipedia_command(
         str | None, typer.Option(help='"Template:Vocal and instrumental pitch ranges", likewise.')
     ] = None,
 ) -> None:
-    """Reads the tables of the Wikipedia sets anew, from the English Wikipedia unless a page is given."""
+    """Makes this build's Wikipedia tables out of the pages given, or both out of the English Wikipedia as it is now."""
     from .pipeline import BenchmarkBuild
     from .wikipedia_refresh import refresh
 
     folder = BenchmarkBuild(output).wikipedia_folder
     for what, source in (("animal", animals), ("pitch", ranges)):
+        if source is None and (animals or ranges):
+            continue
         table = refresh(what, folder, source)
-        refused = ", ".join(f"{count} {reason}" for reason, count in table.refused.items())
-        out.print(f"{table.count} facts in {table.path}; not used: {refused or 'none'}", highlight=False)
+        out.print(f"{table.count} facts in {table.path}", highlight=False)
+        for reason, count in table.refused.items():
+            out.print(f"  {count} not used: {escape(reason)}", highlight=False)
 
 
 @app.command("statistics")

@@ -152,6 +152,7 @@ class BenchmarkBuild:
             grouped: see `split_rows`.
         """
         counts = [self.count(stage) for stage in STAGES]
+        counts.insert(STAGES.index("categories") + 1, self.main_categories())
         prompts, merged = animals.merge_duplicates(read_rows(self.path("animals")))
         counts.append(count_of("animal prompts", len(prompts), {SAME_PROMPT: merged}))
         if decisions is not None:
@@ -189,9 +190,12 @@ class BenchmarkBuild:
             },
         )
 
-    def categories_by_root(self) -> Counter[str]:
-        """How many records the LLM put under each main category."""
-        return Counter(row["category"].split("/")[0] for row in read_rows(self.path("categories")))
+    def main_categories(self) -> StageCount:
+        """How many of the categorised records are of use, between those of animals and those to compare."""
+        roots = Counter(row["category"].split("/")[0] for row in read_rows(self.path("categories")))
+        used = sum(roots[root] for root in (ANIMAL_ROOT, *comparisons.PITCH_ROOTS))
+        others = f"not of {ANIMAL_ROOT}, {', '.join(comparisons.PITCH_ROOTS)}"
+        return count_of("main categories", used, {others: roots.total() - used})
 
     @property
     def wikipedia_folder(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,8 @@ def test_every_recording_is_accounted_for(built: Path) -> None:
     assert counts["animals"]["read"] == roots["animal"]
     assert counts["pitches"]["read"] == sum(roots[root] for root in ("music", "object", "environment"))
     assert counts["pitches"]["refused"].keys() >= {"silence", "unreadable audio"}
+    used = counts["main categories"]["kept"]
+    assert used == counts["animals"]["read"] + counts["pitches"]["read"]
     paired = [name for row in read_all_rows(built / "stages" / "pairs.jsonl") for name in row["recordings"]]
     assert len(paired) == len(set(paired)) == counts["pitches"]["kept"]
     assert counts["comparisons"]["read"] == counts["pairs"]["kept"]
@@ -234,6 +237,26 @@ def test_errors_name_the_culprit(recordings: Path, built: Path, tmp_path: Path) 
     assert "was made with method 'pyin', not 'yin'" in other
     assert "is I/N" in audiobert("benchmark", "pitches", recordings, built, "--shard", "3/2", fails=True)
     assert "stages with shards" in audiobert("benchmark", "merge", built, "pairs", 2, fails=True)
+
+
+def test_a_saved_page_replaces_a_table_of_this_build(recordings: Path, built: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.wiki"
+    page.write_text("""{| class="wikitable"
+! Animal !! Description !! Listen
+|-
+| [[Dog]] || bark, [[howl]] ||
+|-
+| [[Wren]] || tick ||
+|}""")
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    assert "3 facts" in audiobert("benchmark", "wikipedia", out, "--animals", page)
+    audiobert("benchmark", "publish", out)
+    wiki = load_auditorybench(out)["wiki"]
+    animals = [(row["answer"], row["spans"][0]) for row in wiki if row["task"] == "animal"]
+    assert animals == [("dog", "bark"), ("dog", "howl"), ("wren", "tick")]
+    assert sum(row["task"] == "pitch" for row in wiki) > 1000
+    assert str(page) not in (out / "README.md").read_text()
 
 
 def tmp_path_with_other_columns(tmp_path: Path) -> Path:

@@ -1,0 +1,23 @@
+"""A benchmark of one's own recordings: python build_benchmark.py RECORDINGS OUT http://localhost:8000/v1 MODEL"""
+
+import sys
+
+from audiobert.benchmark.llm import ChatModel
+from audiobert.benchmark.pipeline import BenchmarkBuild
+from audiobert.benchmark.pitch import PitchSettings
+from audiobert.benchmark.records import open_source
+from audiobert.benchmark.reply_log import ReplyLog
+
+recordings, out, url, model = sys.argv[1:]
+source, build = open_source(recordings), BenchmarkBuild(out)
+with ReplyLog(build.path("replies").parent / "replies") as replies, ChatModel(url, model, replies) as chat:
+    for report in (
+        build.records(source),
+        build.categories(chat),
+        build.animals(chat),
+        build.pitches(source, PitchSettings(method="pyin")),
+        build.pairs(seed=0),
+        build.comparisons(chat),
+    ):
+        print(f"{report.stage}: {report.kept} of {report.read}", report.refused)
+print(build.publish(seed=0).statistics.to_markdown())
