@@ -13,14 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from .alignment import align_spans
 from .auditorybench import MASK
+from .masked import mask_answers
 
 DatasetOrDict = TypeVar("DatasetOrDict", Dataset, DatasetDict)
 
 # What the losses leave out.
 IGNORED = -100
 NO_SPAN = -1
-# Tokenizers that know no limit of their model state one beyond this.
-_NO_LIMIT = 10**6
 
 
 def tokenize_auditorybench(
@@ -29,8 +28,8 @@ def tokenize_auditorybench(
     """
     Adds to the rows of `load_auditorybench` what the model takes; no row is left out.
 
-    `[MASK]` is repeated to as many masks as the answer has word pieces, then the spans are aligned with the longer
-    sentence. (Three sentences of the train split have two `[MASK]`; the answer stands at both.)
+    `[MASK]` becomes as many masks as the answer has word pieces in its place (see `mask_answers`), whatever mask token
+    the tokenizer has. (Three sentences of the train split have two `[MASK]`; the answer stands at both.)
 
     Args:
         dataset: columns sentence, answer and spans; others are kept.
@@ -40,7 +39,8 @@ def tokenize_auditorybench(
     Returns:
         The dataset with these columns more, a list per row:
         input_ids, attention_mask, token_type_ids (if the model has it): int, one per token;
-        labels: int, the answer's word pieces at the masks, -100 elsewhere;
+        labels: int, the answer's word pieces at the masks, -100 elsewhere, and everywhere if the sentence was cut
+            before the answer's end;
         span_labels: int, 1 on tokens of spans, 0 on others, -100 on special tokens, the mask too;
         audio_positions: int, the first token of each aligned span, in the order of `spans`;
         span_texts: str, the texts of these spans as the tokenizer gives them back, which is how the model reads them.
@@ -49,11 +49,6 @@ def tokenize_auditorybench(
         ValueError: if the tokenizer gives no offsets or has no mask token, a column is missing, or an answer has no
             word piece.
     """
-    if not tokenizer.is_fast or tokenizer.mask_token is None:
-        raise ValueError(
-            f"The tokenizer must be a fast one with a mask token, got {type(tokenizer).__name__} with the mask token "
-            f"{tokenizer.mask_token!r}."
-        )
     if isinstance(dataset, DatasetDict):
         return DatasetDict(
             {name: tokenize_auditorybench(part, tokenizer, max_length) for name, part in dataset.items()}
@@ -68,7 +63,7 @@ def tokenize_auditorybench(
     integers = [Value("int64")]
     added = {name: integers for name in (*tokenizer.model_input_names, "labels", "span_labels", "audio_positions")}
     return Dataset.from_dict(
-        {**rows, **_tokenize_rows(rows, tokenizer, min(max_length or _NO_LIMIT, tokenizer.model_max_length))},
+        {**rows, **_tokenize_rows(rows, tokenizer, max_length)},
         # Stated, as lists that happen to be empty have no type to infer.
         features=Features({**dataset.features, **added, "span_texts": [Value("string")]}),
         split=dataset.split,
@@ -76,43 +71,25 @@ def tokenize_auditorybench(
 
 
 def _tokenize_rows(
-    rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> dict[str, list[list]]:
-    answers = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in rows["answer"]]
-    for answer, pieces in zip(rows["answer"], answers, strict=True):
-        if not pieces:
-            raise ValueError(f"The tokenizer makes no word piece of the answer {answer!r}.")
-    sentences = [
-        sentence.replace(MASK, " ".join([tokenizer.mask_token] * len(pieces)))
-        for sentence, pieces in zip(rows["sentence"], answers, strict=True)
-    ]
-    limit = {"truncation": True, "max_length": max_length} if max_length < _NO_LIMIT else {}
-    # The tokenizer takes no empty batch.
-    names = (*tokenizer.model_input_names, "offset_mapping")
-    encoded = tokenizer(sentences, return_offsets_mapping=True, **limit) if sentences else {name: [] for name in names}
+    masked = mask_answers(rows["sentence"], rows["answer"], tokenizer, max_length)
     # An unknown word is a word like others.
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
-    columns: dict[str, list[list]] = {name: encoded[name] for name in tokenizer.model_input_names}
+    columns: dict[str, list[list]] = {
+        name: [sentence.inputs[name] for sentence in masked] for name in tokenizer.model_input_names
+    }
     columns.update(labels=[], span_labels=[], audio_positions=[], span_texts=[])
-    for row, (sentence, pieces, spans) in enumerate(zip(sentences, answers, rows["spans"], strict=True)):
-        ranges = align_spans(sentence, spans, encoded["offset_mapping"][row], tokenizer.mask_token)
+    for sentence, read, spans in zip(rows["sentence"], masked, rows["spans"], strict=True):
+        ids = read.inputs["input_ids"]
+        ranges = align_spans(sentence, spans, read.offsets, MASK)
         aligned = [range_ for range_ in ranges if range_ is not None]
-        columns["labels"].append(_mask_labels(encoded["input_ids"][row], pieces, tokenizer.mask_token_id))
-        columns["span_labels"].append(_span_labels(encoded["input_ids"][row], aligned, special))
+        columns["labels"].append([read.pieces.get(token, IGNORED) for token in range(len(ids))])
+        columns["span_labels"].append(_span_labels(ids, aligned, special))
         columns["audio_positions"].append([start for start, _ in aligned])
-        columns["span_texts"].append(
-            [tokenizer.decode(encoded["input_ids"][row][start:end]).strip() for start, end in aligned]
-        )
+        columns["span_texts"].append([tokenizer.decode(ids[start:end]).strip() for start, end in aligned])
     return columns
-
-
-def _mask_labels(input_ids: list[int], pieces: list[int], mask_token_id: int) -> list[int]:
-    labels = [IGNORED] * len(input_ids)
-    masks = [index for index, token in enumerate(input_ids) if token == mask_token_id]
-    for number, index in enumerate(masks):
-        labels[index] = pieces[number % len(pieces)]
-    return labels
 
 
 def _span_labels(input_ids: list[int], ranges: list[tuple[int, int]], special: set[int]) -> list[int]:

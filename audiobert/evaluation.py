@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -14,19 +15,12 @@ from rich.progress import Progress
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .auditorybench import PITCH_ANSWERS
-from .data import NO_SPAN, AudioBertDataCollator, alignment_report, tokenize_auditorybench
-from .metrics import (
-    AnswerAccuracy,
-    PitchAccuracy,
-    SpanExactF1,
-    SpanTokenF1,
-    best_tokens,
-    pitch_logits,
-    pitch_token_ids,
-)
-
-COMBINED = "combined"
+from .auditorybench import FEATURES, PITCH_ANSWERS
+from .benchmark.tables import TextTable
+from .data import IGNORED, NO_SPAN, AudioBertDataCollator, alignment_report, tokenize_auditorybench
+from .masked import check_masked_model, check_vocabulary, context_length, logits_of_columns, mask_answers
+from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
+from .predictions import COMBINED, RowPrediction
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Scores:
 
     rows: int
     correct: int
-    """Rows whose answer is right: all its word pieces, or the larger of two logits for pitch."""
+    """Rows whose answer is right: all its word pieces, or for pitch the more probable of the two."""
     accuracy: float
     rows_labelled: int
     """Rows all of whose spans are in their sentence: of the others nobody knows which tokens are auditory."""
@@ -68,10 +62,16 @@ class EvaluationResult:
     """Whether the spans were "detected" by the model or "gold"."""
     audio: str
     """Whether the model's audio was "on" or "off"."""
+    rows: list[RowPrediction] = field(default_factory=list, repr=False)
+    """What the model answered to each row, split by split in the data's order. For pitch `predicted` is "higher" or
+    "lower", or empty where both are as probable or the mask was cut off; otherwise the best word pieces as text."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, strings and numbers; shares stay between 0 and 1."""
-        return asdict(self)
+        """Plain dicts, strings and numbers, without `rows`; shares stay between 0 and 1."""
+        scores = {
+            split: {task: asdict(scores) for task, scores in by_task.items()} for split, by_task in self.scores.items()
+        }
+        return {"scores": scores, "spans": self.spans, "audio": self.audio}
 
     def to_json(self) -> str:
         """`to_dict` as indented JSON."""
@@ -79,12 +79,7 @@ class EvaluationResult:
 
     def to_table(self) -> Table:
         """A table for `rich`, shares in percent."""
-        table = Table(title=self._title())
-        for name in _HEADER:
-            table.add_column(name, justify="left" if name in _HEADER[:2] else "right")
-        for cells in self._cells():
-            table.add_row(*cells)
-        return table
+        return TextTable(self._title(), _HEADER, list(self._cells()), names=2).to_rich()
 
     def to_markdown(self) -> str:
         """The same table in Markdown."""
@@ -132,10 +127,18 @@ def evaluate_model(
     progress: bool = True,
 ) -> EvaluationResult:
     """
-    Scores a masked language model on AuditoryBench, on the device it is on, in evaluation mode.
+    Scores a masked language model of any family on AuditoryBench, on the device it is on, in evaluation mode.
+
+    An animal's name is right if the most probable token at each of its masks is right; there are as many masks as the
+    tokenizer makes tokens of the name in its place (see `mask_answers`). Pitch is right if the answer is more probable
+    than the other one of "higher" and "lower": for one token each that is the larger of two logits at one mask. Where
+    the tokenizer splits one of them, each is given as many masks as it has tokens, and the sums of their
+    log-probabilities are compared, so a word bears the cost of being split. An answer that is cut off, whole or in
+    part, because the model does not read that far, is wrong. A split without rows has no scores.
 
     Args:
-        model: an `AudioBertForMaskedLM`, or a `BertForMaskedLM` (which has no detector and no audio).
+        model: an `AudioBertForMaskedLM`, or any other masked language model (which has no detector and no audio), as
+            `load_masked` gives it.
         tokenizer: the model's.
         dataset: what `load_auditorybench` gives, or one split of it.
         splits: names of splits of a `DatasetDict`; all but train if omitted.
@@ -147,33 +150,42 @@ def evaluate_model(
 
     Raises:
         ValueError: for a split that is not there, an unknown mode, gold spans of a model that has no audio or that is
-            off, or a tokenizer that cannot be used (see `tokenize_auditorybench`, `pitch_token_ids`).
+            off, a model or a tokenizer that does not fill masks, one that is not the other's, or one that does not
+            know "higher" or "lower".
     """
     _check_modes(model, spans, audio)
+    check_masked_model(model)
     parts = _chosen(dataset, splits)
     for name, part in parts.items():
         if "task" not in part.column_names:
             raise ValueError(f"Split {name} has no column task; its columns are {part.column_names}.")
-    max_length = model.config.get_text_config().max_position_embeddings
+    max_length = context_length(model)
     tokenized = {name: tokenize_auditorybench(part, tokenizer, max_length) for name, part in parts.items()}
-    pitch_ids = pitch_token_ids(tokenizer) if any("pitch" in part["task"] for part in parts.values()) else None
+    rows_by_split = {name: part.to_list() for name, part in tokenized.items()}
+    for rows in rows_by_split.values():
+        check_vocabulary(model, tokenizer, (token for row in rows for token in (*row["input_ids"], *row["labels"])))
+        _add_other_pitch(rows, tokenizer, max_length)
 
     # Parts of a model can be in training and others not; each goes back to what it was.
     were_training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(), Progress(console=Console(stderr=True), disable=not progress) as bar:
-            scores = {}
-            for name, part in tokenized.items():
-                rows, task = part.to_list(), bar.add_task(name, total=len(part))
-                for chosen in _batches(rows, batch_size):
-                    _predict(model, tokenizer, chosen, pitch_ids, spans, audio)
+            for name, rows in rows_by_split.items():
+                others = [row["other"] for row in rows if row["other"] is not None]
+                task = bar.add_task(name, total=len(rows) + len(others))
+                for chosen in (*_batches(rows, batch_size), *_batches(others, batch_size)):
+                    _predict(model, tokenizer, chosen, spans, audio)
                     bar.advance(task, len(chosen))
-                scores[name] = _scores_by_task(part, rows)
     finally:
         for module, training in were_training:
             module.training = training
-    return EvaluationResult(scores, spans, audio)
+    answered = {
+        name: [_prediction(name, number, row, tokenizer) for number, row in enumerate(rows)]
+        for name, rows in rows_by_split.items()
+    }
+    scores = {name: _scores_by_task(part, rows_by_split[name], answered[name]) for name, part in tokenized.items()}
+    return EvaluationResult(scores, spans, audio, [row for rows in answered.values() for row in rows])
 
 
 def _check_modes(model: PreTrainedModel, spans: str, audio: str) -> None:
@@ -204,35 +216,101 @@ def _chosen(dataset: DatasetDict | Dataset, splits: Sequence[str] | None) -> dic
     return {name: dataset[name] for name in splits}
 
 
+def _add_other_pitch(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> None:
+    """
+    Puts into each row of pitch the answer that is not its own: its pieces as `other_labels` where it needs the same
+    masks, else as `other`, a row of its own. Both are None in rows of other tasks.
+    """
+    for row in rows:
+        row.update(other_labels=None, other=None)
+    pitch = [row for row in rows if row["task"] == "pitch"]
+    answers = [PITCH_ANSWERS[1 - PITCH_ANSWERS.index(row["answer"])] for row in pitch]
+    masked = mask_answers([row["sentence"] for row in pitch], answers, tokenizer, max_length)
+    splitting = []
+    for row, answer, other in zip(pitch, answers, masked, strict=True):
+        labels = [other.pieces[token] for token in sorted(other.pieces)]
+        for word, pieces in ((row["answer"], row["labels"]), (answer, labels)):
+            if tokenizer.unk_token_id in pieces:
+                raise ValueError(
+                    f"The tokenizer does not know {word!r}, so pitch cannot be scored. Use a vocabulary that can write "
+                    "higher and lower."
+                )
+        if other.inputs["input_ids"] == row["input_ids"]:
+            row["other_labels"] = labels
+        else:
+            splitting.append((row, answer))
+    if splitting:
+        names = ("sentence", "answer", "spans", "task")
+        swapped = [{**{name: row[name] for name in names}, "answer": answer} for row, answer in splitting]
+        read = tokenize_auditorybench(Dataset.from_list(swapped, features=FEATURES), tokenizer, max_length)
+        for (row, _), other in zip(splitting, read.to_list(), strict=True):
+            row["other"] = {**other, "other_labels": None, "other": None}
+
+
 def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
-    return (by_length[start : start + size] for start in range(0, len(rows), size))
+    # Rows of one length need no padding, and those with their masks in the same places few logits.
+    alike = sorted(rows, key=lambda row: (len(row["input_ids"]), [label == IGNORED for label in row["labels"]]))
+    return (alike[start : start + size] for start in range(0, len(rows), size))
 
 
 def _predict(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[dict[str, Any]],
-    pitch_ids: tuple[int, int] | None,
     spans: str,
     audio: str,
 ) -> None:
-    """Puts into each row what is scored: its answer pieces, pitch logits and detected tokens (None if no detector)."""
+    """Puts into each row what is scored: its answer pieces, answer scores and detected tokens (None if no detector)."""
     batch = {name: value.to(model.device) for name, value in AudioBertDataCollator(tokenizer)(rows).items()}
     labels = batch["labels"]
     inputs = {name: batch[name] for name in tokenizer.model_input_names}
+    if "token_type_ids" not in signature(model.forward).parameters:
+        # One sentence is all of one type; some models know of no types, whatever their tokenizer gives.
+        inputs.pop("token_type_ids", None)
     if _is_audiobert(model):
         inputs.update(_audio_inputs(model, batch, rows, spans, audio))
-    output = model(**inputs)
+    columns = (labels != IGNORED).any(0).nonzero()[:, 0]
+    with logits_of_columns(model, columns):
+        output = model(**inputs)
+    logits = output.logits
+    if logits.shape[1] != labels.shape[1]:
+        labels = labels[:, columns]
 
-    answers = best_tokens(output.logits, labels, tokenizer.unk_token_id).tolist()
-    pitch = None if pitch_ids is None else pitch_logits(output.logits, labels, pitch_ids).tolist()
+    answers = best_tokens(logits, labels, tokenizer.unk_token_id).tolist()
     detected = _detected_tokens(model, batch, output)
     for index, row in enumerate(rows):
-        length = len(row["input_ids"])
-        row["answer_pieces"] = answers[index][:length]
-        row["pitch_logits"] = None if pitch is None else pitch[index]
-        row["detected"] = None if detected is None else detected[index][:length]
+        row["answer_pieces"] = [piece for piece in answers[index] if piece != IGNORED]
+        row["detected"] = None if detected is None else detected[index][: len(row["input_ids"])]
+    _score_pitch(logits, labels, rows)
+
+
+def _score_pitch(logits: torch.Tensor, labels: torch.Tensor, rows: list[dict[str, Any]]) -> None:
+    other_labels = torch.full_like(labels, IGNORED)
+    for target, own, row in zip(other_labels, labels, rows, strict=True):
+        if row["other_labels"] is not None:
+            target[own != IGNORED] = torch.tensor(row["other_labels"], device=labels.device)
+    # At the same masks the logits themselves are compared, as rounding of the logarithms could make two of them equal.
+    own, other = (answer_scores(logits, wanted, log_probabilities=False).tolist() for wanted in (labels, other_labels))
+    alone = answer_scores(logits, labels, log_probabilities=True).tolist()
+    for index, row in enumerate(rows):
+        shared = row["other_labels"] is not None
+        row["score"] = own[index] if shared else alone[index]
+        row["other_score"] = other[index] if shared else None
+
+
+def _prediction(split: str, number: int, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> RowPrediction:
+    if row["task"] == "pitch":
+        other_score = row["other_score"] if row["other"] is None else row["other"]["score"]
+        other = PITCH_ANSWERS[1 - PITCH_ANSWERS.index(row["answer"])]
+        correct = row["score"] > other_score
+        predicted = row["answer"] if correct else other if other_score > row["score"] else ""
+    else:
+        correct = answer_is_right(row["answer_pieces"], [label for label in row["labels"] if label != IGNORED])
+        predicted = tokenizer.decode(row["answer_pieces"]).strip()
+    given = {name: row[name] for name in ("task", "sentence", "answer")}
+    return RowPrediction(
+        split=split, row=number, spans=tuple(row["spans"]), predicted=predicted, correct=correct, **given
+    )
 
 
 def _audio_inputs(
@@ -275,25 +353,18 @@ def _detected_tokens(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], 
     return detected.tolist()
 
 
-def _scores_by_task(part: Dataset, rows: list[dict[str, Any]]) -> dict[str, Scores]:
+def _scores_by_task(part: Dataset, rows: list[dict[str, Any]], answered: list[RowPrediction]) -> dict[str, Scores]:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     groups = {task: [index for index, row in enumerate(rows) if row["task"] == task] for task in tasks}
     if len(groups) > 1:
         groups[COMBINED] = list(range(len(rows)))
-    return {task: _score(part.select(indices), [rows[i] for i in indices]) for task, indices in groups.items()}
+    return {
+        task: _score(part.select(indices), [rows[i] for i in indices], sum(answered[i].correct for i in indices))
+        for task, indices in groups.items()
+    }
 
 
-def _score(part: Dataset, rows: list[dict[str, Any]]) -> Scores:
-    pitch = [row for row in rows if row["task"] == "pitch"]
-    other = [row for row in rows if row["task"] != "pitch"]
-    pitch_accuracy = PitchAccuracy().compute(
-        predictions=[row["pitch_logits"] for row in pitch],
-        references=[PITCH_ANSWERS.index(row["answer"]) for row in pitch],
-    )["accuracy"]
-    other_accuracy = AnswerAccuracy().compute(
-        predictions=[row["answer_pieces"] for row in other], references=[row["labels"] for row in other]
-    )["accuracy"]
-    correct = round(pitch_accuracy * len(pitch) + other_accuracy * len(other))
+def _score(part: Dataset, rows: list[dict[str, Any]], correct: int) -> Scores:
     report = alignment_report(part)
     return Scores(
         rows=len(rows),

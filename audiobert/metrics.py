@@ -10,8 +10,9 @@ import torch
 from datasets import Features, Value
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from .auditorybench import PITCH_ANSWERS
+from .auditorybench import MASK, PITCH_ANSWERS
 from .data import IGNORED
+from .masked import mask_answers
 
 # What a row of a metric's input can be.
 _INTEGERS = [Value("int64")]
@@ -43,10 +44,7 @@ class AnswerAccuracy(_LocalMetric):
     row_types = (_INTEGERS, _INTEGERS)
 
     def _compute(self, predictions: list[list[int]], references: list[list[int]]) -> dict[str, float]:
-        right = 0
-        for predicted, labels in zip(predictions, references, strict=True):
-            pairs = _labelled(predicted, labels)
-            right += bool(pairs) and all(piece == label for piece, label in pairs)
+        right = sum(answer_is_right(*row) for row in zip(predictions, references, strict=True))
         return {"accuracy": _ratio(right, len(references))}
 
 
@@ -102,6 +100,12 @@ class SpanExactF1(_LocalMetric):
             found, wanted = set(_runs(row)), set(_runs(labels))
             both, predicted, gold = both + len(found & wanted), predicted + len(found), gold + len(wanted)
         return _scores(both, predicted, gold)
+
+
+def answer_is_right(predicted: Sequence[int], labels: Sequence[int]) -> bool:
+    """Whether all word pieces of a row are right, as `AnswerAccuracy` counts; of no label at all they are not."""
+    pairs = _labelled(predicted, labels)
+    return bool(pairs) and all(piece == label for piece, label in pairs)
 
 
 class AuditoryMetrics:
@@ -205,12 +209,13 @@ class AuditoryMetrics:
 
 def pitch_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """
-    The token ids of "higher" and "lower".
+    The token ids of "higher" and "lower" within a sentence, that is, behind a space.
 
     Raises:
         ValueError: if one of them is not one known word piece, as their logits could not be compared then.
     """
-    ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in PITCH_ANSWERS]
+    masked = mask_answers([f"a {MASK} pitch"] * 2, PITCH_ANSWERS, tokenizer)
+    ids = [list(sentence.pieces.values()) for sentence in masked]
     for answer, pieces in zip(PITCH_ANSWERS, ids, strict=True):
         if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
             raise ValueError(
@@ -256,6 +261,28 @@ def pitch_logits(logits: torch.Tensor, labels: torch.Tensor, pitch_ids: tuple[in
     labelled = labels != IGNORED
     pairs = logits[torch.arange(len(labels)), labelled.int().argmax(1)][:, list(pitch_ids)].float()
     return pairs.masked_fill(~labelled.any(1, keepdim=True), torch.nan)
+
+
+def answer_scores(logits: torch.Tensor, labels: torch.Tensor, log_probabilities: bool) -> torch.Tensor:
+    """
+    How much the model is for the answers that are the labels.
+
+    Args:
+        logits: float `(batch, sequence, vocab)`.
+        labels: int64 `(batch, sequence)`.
+        log_probabilities: sum the natural logarithms of the labels' probabilities, not their logits. Only these
+            can be compared between two sentences; between two answers at the same masks either gives the same order.
+
+    Returns:
+        float32 `(batch,)`; not a number in rows without a label.
+    """
+    labelled = labels != IGNORED
+    scores = logits[labelled].float()
+    if log_probabilities:
+        scores = scores.log_softmax(-1)
+    chosen = scores.gather(1, labels[labelled][:, None])[:, 0]
+    total = chosen.new_zeros(len(labels)).index_add(0, labelled.nonzero()[:, 0], chosen)
+    return total.masked_fill(~labelled.any(1), torch.nan)
 
 
 def _labelled(predicted: Sequence[int], labels: Sequence[int]) -> list[tuple[int, int]]:
