@@ -1,0 +1,32 @@
+"""Pages that are one file: their data stands inside them, and nothing is loaded from anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+_PAGES = Path(__file__).with_name("pages")
+_DATA_PLACEHOLDER = "@DATA@"
+
+
+def write_page(template: str, data: Any, path: str | Path) -> Path:
+    """
+    Writes a page of `audiobert/pages` with its data, as a whole or not at all, and returns its path.
+
+    Args:
+        template: the page's file name.
+        data: what the page shows, of dicts, lists, strings, numbers and None.
+        path: the file to write; its folder is made if it is not there.
+    """
+    path = Path(path)
+    # In ASCII and without "<" nothing can end the script element that holds it, or be read as another. A number that
+    # JavaScript does not know ("NaN") is an error here and not a blank page there.
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    page = (_PAGES / template).read_text(encoding="utf-8").replace(_DATA_PLACEHOLDER, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
