@@ -13,8 +13,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from . import evaluation_cli
 from .benchmark import cli as benchmark
-from .console import Format, err, out, plain_errors, print_figures
+from .console import err, out, plain_errors
 
 if TYPE_CHECKING:
     from .inference import Answer, PromptAnswer
@@ -32,11 +33,6 @@ class Audio(str, Enum):
     cached = "cached"
     trained = "trained"
     none = "none"
-
-
-class Spans(str, Enum):
-    detected = "detected"
-    gold = "gold"
 
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of AuditoryBench's CSV files.")]
@@ -320,41 +316,7 @@ def _report_scores(output: Path, scores: dict[str, float], on: str) -> None:
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
-class Switch(str, Enum):
-    on = "on"
-    off = "off"
-
-
-@app.command("evaluate")
-@plain_errors
-def evaluate_command(
-    model: Annotated[str, typer.Argument(help="A folder or a Hub id.")],
-    data: DataOption,
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Splits; all but train if omitted.")] = None,
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="animal or pitch; both if omitted.")] = None,
-    spans: Annotated[Spans, typer.Option(help="The model's own spans, or those of the data.")] = Spans.detected,
-    audio: Annotated[Switch, typer.Option(help="off: the answers of the BERT inside.")] = Switch.on,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at once.")] = 32,
-    output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.table,
-    device: DeviceOption = "cpu",
-) -> None:
-    """Scores a model on AuditoryBench: accuracy by task and split, and the span detector's F1."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-    from .auditorybench import TASKS, load_auditorybench
-    from .evaluation import evaluate_model
-
-    scored = AutoModelForMaskedLM.from_pretrained(model).to(device)
-    result = evaluate_model(
-        scored,
-        AutoTokenizer.from_pretrained(model),
-        load_auditorybench(data, tasks or TASKS),
-        splits=splits,
-        batch_size=batch_size,
-        spans=spans.value,
-        audio=audio.value,
-    )
-    print_figures(result, output_format)
+app.add_typer(evaluation_cli.app)
 
 
 # --- benchmark construction ------------------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """The command line, as a user types it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from audiobert.cli import app
+from audiobert.predictions import load_predictions
 
 from audio_fixtures import save_tiny_ast, save_tiny_clap, write_recordings
-from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert
-from text_fixtures import write_auditorybench
+from causal_fixtures import make_causal
+from llm_server import MODEL, LlmServer
+from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, original_bert
+from text_fixtures import write_auditorybench, write_csv
 
 runner = CliRunner()
 
@@ -124,6 +128,77 @@ def test_train_detector_then_train_then_evaluate(folder, data, tmp_path):
     assert set(scores["test"]) == {"animal", "pitch", "combined"}
     markdown = runner.invoke(app, ["evaluate", str(trained), "--data", data, "--format", "markdown", "--split", "dev"])
     assert "| dev | animal |" in markdown.stdout
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("bert")
+    audiobert = hearing_audiobert()
+    original_bert(audiobert).save_pretrained(path)
+    audiobert.tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def test_any_model_is_evaluated_beside_text_only_controls(bert, data, tmp_path):
+    causal = str(make_causal(tmp_path / "llama", "llama"))
+    saved = [tmp_path / f"{name}.jsonl" for name in ("masked", "causal", "served")]
+    for model, path in ((bert, saved[0]), (causal, saved[1])):
+        result = runner.invoke(app, ["evaluate", model, "--data", data, "--save", str(path), "--format", "json"])
+        assert result.exit_code == 0, result.output
+        assert set(json.loads(result.stdout)["accuracy"]) == {Path(model).name, "linear text-only", "majority answer"}
+    with LlmServer(lambda prompt: "higher") as server:
+        llm = ["--llm-url", server.url, "--replies", str(tmp_path / "replies"), "--no-controls"]
+        arguments = ["evaluate", MODEL, "--data", data, "--task", "pitch", "--save", str(saved[2]), *llm]
+        result = runner.invoke(app, [*arguments, "--format", "markdown"])
+        assert result.exit_code == 0, result.output
+        asked = len(server.requests)
+        assert "majority" not in result.stdout
+        runner.invoke(app, arguments)
+        assert len(server.requests) == asked, "replies that are kept were asked for again"
+    assert {row.predicted for row in load_predictions(saved[2])} == {"higher"}
+
+    page = tmp_path / "page.html"
+    options = ["--audio", str(saved[0]), "--control", str(saved[1]), "--page", str(page), "--format", "json"]
+    result = runner.invoke(app, ["compare", *options])
+    assert result.exit_code == 0, result.output
+    assert "mcnemar_p_holm" in result.stdout
+    assert "<html" in page.read_text(encoding="utf-8")
+    result = runner.invoke(app, ["compare", "--audio", str(saved[0]), "--control", str(saved[2])])
+    assert result.exit_code == 1
+    assert "cannot be paired" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "rank"], "--method means nothing for a masked model"),
+        (["--kind", "causal", "--spans", "gold"], "--spans means nothing for a causal model"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, message, bert, data):
+    result = runner.invoke(app, ["evaluate", bert, "--data", data, *options])
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+
+
+def test_four_choices(bert, tmp_path):
+    choices = write_csv(
+        tmp_path / "choices.csv",
+        ["animal", "span", "sentence", "A", "B", "C", "D", "Answer"],
+        [["cat", "meow", "Meow is the sound a [MASK] makes.", "dog", "cat", "duck", "rain", "B"]],
+    )
+    result = runner.invoke(app, ["evaluate-choices", bert, str(choices), "--format", "json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rows"] == 1
+
+
+def test_explain(folder, tmp_path):
+    page = tmp_path / "explanation.html"
+    result = runner.invoke(app, ["explain", AUDITORY, "--model", folder, "--out", str(page)])
+    assert result.exit_code == 0, result.output
+    assert AUDITORY.split()[0] in page.read_text(encoding="utf-8")
+    result = runner.invoke(app, ["explain", "no gap", "--model", folder, "--out", str(page)])
+    assert result.exit_code == 1
 
 
 def test_the_control_keeps_no_audio(folder, data, tmp_path):
