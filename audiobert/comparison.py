@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
-from .benchmark.tables import TextTable, percent
 from .predictions import COMBINED, RowPrediction
 from .significance import Interval, bootstrap_interval, holm, mcnemar, paired_bootstrap
+from .tables import TableReport, TextTable, percent
 
 Runs = Sequence[Sequence[RowPrediction]]
 """What one model answers to the same rows, one list per training seed; a control without seeds has one list."""
@@ -43,7 +41,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class AccuracyReport:
+class AccuracyReport(TableReport):
     """What [`accuracy_report`] found."""
 
     accuracies: dict[str, dict[str, dict[str, Accuracy]]]
@@ -52,18 +50,6 @@ class AccuracyReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and numbers; shares stay between 0 and 1, an interval is the pair of its ends."""
         return asdict(self)["accuracies"]
-
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, shares in percent."""
-        return self._table().to_rich()
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
-        return self._table().to_markdown()
 
     def _table(self) -> TextTable:
         header = ("split", "task", "model", "rows", "seeds", "accuracy", "sd", "95 % interval")
@@ -125,7 +111,7 @@ class ColumnComparison:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(TableReport):
     """What [`compare`] found."""
 
     columns: tuple[ColumnComparison, ...]
@@ -133,18 +119,6 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and numbers, not rounded; an interval is the pair of its ends."""
         return asdict(self)
-
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, shares in percent."""
-        return self._table().to_rich()
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
-        return self._table().to_markdown()
 
     def _table(self) -> TextTable:
         tests = ("difference", "95 % interval", "McNemar p", "bootstrap p")

@@ -16,11 +16,11 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .auditorybench import FEATURES, PITCH_ANSWERS
-from .benchmark.tables import TextTable
 from .data import IGNORED, NO_SPAN, AudioBertDataCollator, alignment_report, tokenize_auditorybench
 from .masked import check_masked_model, check_vocabulary, context_length, logits_of_columns, mask_answers
 from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
 from .predictions import COMBINED, RowPrediction
+from .tables import TextTable
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from .benchmark.splitting import normalise_sentence
-from .benchmark.tables import TextTable, percent
 from .comparison import Accuracy, Runs, check_same_rows, interval_text, outcomes_by_seed
 from .predictions import RowPrediction
+from .tables import TableReport, TextTable, percent
 
 # What is said of a row's sentence, of its answer and of its spans, most familiar first.
 SENTENCE_LEVELS = ("seen with this answer", "seen with others only", "not seen")
@@ -43,7 +41,7 @@ class Stratum:
 
 
 @dataclass(frozen=True)
-class StrataReport:
+class StrataReport(TableReport):
     """What [`stratify`] found."""
 
     strata: tuple[Stratum, ...]
@@ -52,18 +50,6 @@ class StrataReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and numbers; shares stay between 0 and 1, an interval is the pair of its ends."""
         return asdict(self)
-
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, shares in percent, with 95 % intervals."""
-        return self._table().to_rich()
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
-        return self._table().to_markdown()
 
     def _table(self) -> TextTable:
         models = list(self.strata[0].accuracies)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.table import Table
+from audiobert.tables import TableReport, TextTable, percent
 
 from .splitting import normalise_sentence
 from .statistics import Row, rows_by_task
-from .tables import TextTable, percent
 
 _HEADER = (
     *("task", "split", "rows", "sentence", "sentence and answer", "alike sentence", "alike sentence and answer"),
@@ -44,7 +42,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class LeakageReport:
+class LeakageReport(TableReport):
     """What [`leakage`] found."""
 
     tasks: dict[str, dict[str, Overlap]]
@@ -54,17 +52,8 @@ class LeakageReport:
         """Plain dicts and numbers; shares stay between 0 and 1."""
         return asdict(self)["tasks"]
 
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, shares in percent."""
-        return TextTable("Rows, in %, with the same in train", _HEADER, self._rows(), names=2).to_rich()
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
-        return TextTable("", _HEADER, self._rows(), names=2).to_markdown()
+    def _table(self) -> TextTable:
+        return TextTable("Rows, in %, with the same in train", _HEADER, self._rows(), names=2)
 
     def _rows(self) -> list[list[str]]:
         return [

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from audiobert.auditorybench import MASK, PITCH_ANSWERS, SPLITS, TASKS, read_rows
+from audiobert.tables import TextTable, plain_markdown
 
 from .leakage import LeakageReport, leakage
 from .statistics import Statistics, benchmark_statistics
-from .tables import TextTable, plain_markdown
 
 CARD_TEMPLATE = Path(__file__).with_name("dataset_card.md")
 CARD_NAME = "README.md"

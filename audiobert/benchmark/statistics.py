@@ -10,8 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from audiobert.auditorybench import SPLITS, TASKS
-
-from .tables import TextTable
+from audiobert.tables import TextTable
 
 Row = Mapping[str, Any]
 

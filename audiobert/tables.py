@@ -1,9 +1,12 @@
-"""One table, for the terminal and for Markdown."""
+"""Results that are one table: for the terminal, for Markdown, and as JSON."""
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -33,6 +36,29 @@ class TextTable:
         ruler = ["---" if number < self.names else "---:" for number in range(len(self.header))]
         cells = [[plain_markdown(cell) for cell in row] for row in self.rows]
         return "\n".join("| " + " | ".join(row) + " |" for row in (self.header, ruler, *cells))
+
+
+class TableReport(ABC):
+    """What a result that is a table can be printed as (`console.Figures`)."""
+
+    @abstractmethod
+    def to_dict(self) -> Any:
+        """Plain dicts, lists, strings and numbers; shares from 0 to 1, not rounded."""
+
+    @abstractmethod
+    def _table(self) -> TextTable: ...
+
+    def to_json(self) -> str:
+        """`to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_table(self) -> Table:
+        """A table for `rich`, shares in percent."""
+        return self._table().to_rich()
+
+    def to_markdown(self) -> str:
+        """The same table in Markdown."""
+        return self._table().to_markdown()
 
 
 def plain_markdown(text: str) -> str:
