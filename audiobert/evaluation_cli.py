@@ -97,6 +97,11 @@ def evaluate_command(
     from .predictions import save_predictions
 
     dataset = load_auditorybench(data, tasks or TASKS)
+    beside = {}
+    if controls:
+        # First, as they are quick: what is wrong with the data shows before a model has run on it for hours.
+        beside["linear text-only"] = [linear_control(dataset, splits)]
+        beside["majority answer"] = [majority_control(dataset, splits)]
     for_masked = _given(spans=spans, audio=audio)
     for_causal = _given(method=method, prompt=prompt)
     result: EvaluationResult | None = None
@@ -120,11 +125,7 @@ def evaluate_command(
     if save is not None:
         save_predictions(save, rows)
 
-    answered = {Path(model).name: [rows]}
-    if controls:
-        answered["linear text-only"] = [linear_control(dataset, splits)]
-        answered["majority answer"] = [majority_control(dataset, splits)]
-    report = accuracy_report(answered)
+    report = accuracy_report({Path(model).name: [rows], **beside})
     if output_format is Format.json:
         print(json.dumps({**(result.to_dict() if result else {}), "accuracy": report.to_dict()}, indent=2))
         return
