@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 _PAGES = Path(__file__).with_name("pages")
+# What all pages have in common, by what stands in its place.
+_COMMON = {"@STYLE@": "common.css", "@SCRIPT@": "common.js"}
 _DATA_PLACEHOLDER = "@DATA@"
 
 
@@ -24,7 +26,11 @@ def write_page(template: str, data: Any, path: str | Path) -> Path:
     # In ASCII and without "<" nothing can end the script element that holds it, or be read as another. A number that
     # JavaScript does not know ("NaN") is an error here and not a blank page there.
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    page = (_PAGES / template).read_text(encoding="utf-8").replace(_DATA_PLACEHOLDER, text)
+    page = (_PAGES / template).read_text(encoding="utf-8")
+    for placeholder, part in _COMMON.items():
+        page = page.replace(placeholder, (_PAGES / part).read_text(encoding="utf-8").rstrip("\n"))
+    # The data comes last, as it may hold any text.
+    page = page.replace(_DATA_PLACEHOLDER, text)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text(page, encoding="utf-8")

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from audiobert.single_page import write_page
+
 COMMENT = "comment"
-_PAGE = Path(__file__).parent / "pages" / "sheet.html"
-_DATA_PLACEHOLDER = "@SHEET@"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ class Sheet:
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Writes `NAME.csv` and `NAME.html` into a folder, each as a whole or not at all, and returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
-        return self._write_csv(folder / f"{self.name}.csv"), self._write_page(folder / f"{self.name}.html")
+        data = {**asdict(self), "to_fill_in": self._to_fill_in()}
+        return self._write_csv(folder / f"{self.name}.csv"), write_page(
+            "sheet.html", data, folder / f"{self.name}.html"
+        )
 
     def _write_csv(self, path: Path) -> Path:
         columns = [*self.columns, *self._to_fill_in()]
@@ -73,15 +76,6 @@ class Sheet:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(unfinished, path)
-        return path
-
-    def _write_page(self, path: Path) -> Path:
-        data = {**asdict(self), "to_fill_in": self._to_fill_in()}
-        # In ASCII and without "<" nothing can end the script element that holds it, or be read as another.
-        text = json.dumps(data).replace("<", "\\u003c")
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text(_PAGE.read_text(encoding="utf-8").replace(_DATA_PLACEHOLDER, text), encoding="utf-8")
         os.replace(unfinished, path)
         return path
 
