@@ -51,6 +51,27 @@ def load_auditorybench(data_dir: str | Path, tasks: Sequence[str] = TASKS) -> Da
     return DatasetDict(splits)
 
 
+def choose_splits(dataset: DatasetDict | Dataset, splits: Sequence[str] | None = None) -> dict[str, Dataset]:
+    """
+    The parts of a dataset that a model is evaluated on, by name.
+
+    Args:
+        dataset: what `load_auditorybench` gives, or one split of it.
+        splits: names of splits of a `DatasetDict`; all but train if omitted.
+
+    Raises:
+        ValueError: for a split that is not there, or names of splits for a single `Dataset`.
+    """
+    if isinstance(dataset, Dataset):
+        if splits is not None:
+            raise ValueError("`splits` are of a DatasetDict, but a single Dataset was given: leave them out.")
+        return {str(dataset.split or "data"): dataset}
+    names = [name for name in dataset if name != "train"] if splits is None else splits
+    if isinstance(names, str) or not names or not set(names) <= set(dataset):
+        raise ValueError(f"`splits` must be a list of names out of {', '.join(dataset)}, got {names!r}.")
+    return {name: dataset[name] for name in names}
+
+
 def read_rows(path: Path, task: str) -> Iterator[dict]:
     """
     The rows of one CSV file of a task, as `load_auditorybench` gives them.

@@ -25,7 +25,7 @@ from .likelihood import (
     text_ids,
 )
 from .predictions import RowPrediction
-from .prompting import answer_set, completed_animal, load_prompt, prediction, rows_by_split, same_animal
+from .prompting import answer_set, completed_animal, load_prompt, rows_by_split, same_animal
 
 RANK_PROMPT = "rank.txt"
 COMPLETION_PROMPT = "animal_completion.txt"
@@ -139,7 +139,7 @@ def predict_causal(
             for number, (row, written) in enumerate(zip(rows, is_written, strict=True)):
                 predicted = next(completed if written else ranked)
                 right = same_animal(predicted, row["answer"]) if written else predicted == row["answer"].lower()
-                predictions.append(prediction(split, number, row, predicted, right))
+                predictions.append(RowPrediction.of(split, number, row, predicted, right))
     return predictions
 
 

@@ -21,6 +21,7 @@ from .likelihood import Blank, in_evaluation_mode, likelihoods
 from .masked import MaskedSentence, check_masked_model, context_length, mask_answers
 from .predictions import RowPrediction
 from .prompting import load_prompt, replied_choice
+from .tables import TextTable, percent
 
 if TYPE_CHECKING:
     from .benchmark.llm import ChatModel
@@ -226,8 +227,7 @@ class ChoiceResult:
     def to_markdown(self) -> str:
         """The same table in Markdown."""
         names, values = zip(*self._cells(), strict=True)
-        lines = ["| " + " | ".join(cells) + " |" for cells in (names, ["---:"] * len(names), values)]
-        return "\n".join(["Four choices:", "", *lines, "", f"{self._note()}."])
+        return f"Four choices:\n\n{TextTable('', names, [values], names=0).to_markdown()}\n\n{self._note()}."
 
     def _note(self) -> str:
         numbers = f" (rows {', '.join(map(str, self.contradictions))})" if self.contradictions else ""
@@ -235,8 +235,8 @@ class ChoiceResult:
 
     def _cells(self) -> Iterator[tuple[str, str]]:
         yield "rows", f"{self.rows:,}"
-        yield "accuracy", _percent(self.accuracy)
-        yield "accuracy by letter", _percent(self.accuracy_by_letter)
+        yield "accuracy", percent(self.accuracy)
+        yield "accuracy by letter", percent(self.accuracy_by_letter)
         yield "unanswered", f"{self.unanswered:,}"
         yield "contradictions", f"{len(self.contradictions):,}"
 
@@ -277,7 +277,3 @@ def choice_accuracy(rows: Sequence[ChoiceRow], chosen: Sequence[str]) -> ChoiceR
         unanswered=sum(not letter for letter in chosen),
         contradictions=tuple(number for number, row in enumerate(rows) if row.contradicts),
     )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"

@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from .auditorybench import PITCH_ANSWERS
+from .auditorybench import PITCH_ANSWERS, choose_splits
 from .predictions import RowPrediction
 
 TRAIN = "train"
@@ -94,16 +94,7 @@ def _answers(
                 for number, answer in zip(numbers, answers, strict=True):
                     predicted[name][number] = str(answer)
     return [
-        RowPrediction(
-            split=name,
-            task=row["task"],
-            row=number,
-            sentence=row["sentence"],
-            answer=row["answer"],
-            spans=tuple(row["spans"]),
-            predicted=predicted[name][number],
-            correct=predicted[name][number] == _key(row["answer"]),
-        )
+        RowPrediction.of(name, number, row, predicted[name][number], predicted[name][number] == _key(row["answer"]))
         for name, rows in parts.items()
         for number, row in enumerate(rows)
     ]
@@ -117,10 +108,7 @@ def _checked_splits(dataset: DatasetDict, splits: Sequence[str] | None) -> list[
         )
     if TRAIN not in dataset:
         raise ValueError(f"A control learns from split {TRAIN}, but the splits are {', '.join(dataset) or 'none'}.")
-    if splits is None:
-        splits = [name for name in dataset if name != TRAIN]
-    if isinstance(splits, str) or not splits or not set(splits) <= set(dataset):
-        raise ValueError(f"`splits` must be a list of names out of {', '.join(dataset)}, got {splits!r}.")
+    splits = list(choose_splits(dataset, splits))
     for name in (TRAIN, *splits):
         missing = {"sentence", "answer", "spans", "task"} - set(dataset[name].column_names)
         if missing:
@@ -128,7 +116,7 @@ def _checked_splits(dataset: DatasetDict, splits: Sequence[str] | None) -> list[
                 f"Split {name} has no column {', '.join(sorted(missing))}; "
                 f"its columns are {dataset[name].column_names}."
             )
-    return list(splits)
+    return splits
 
 
 def _key(answer: str) -> str:

@@ -15,12 +15,13 @@ from rich.progress import Progress
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .auditorybench import FEATURES, PITCH_ANSWERS
+from .auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from .data import IGNORED, NO_SPAN, AudioBertDataCollator, alignment_report, tokenize_auditorybench
+from .likelihood import in_evaluation_mode
 from .masked import check_masked_model, check_vocabulary, context_length, logits_of_columns, mask_answers
 from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
 from .predictions import COMBINED, RowPrediction
-from .tables import TextTable
+from .tables import TextTable, percent
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,14 @@ class EvaluationResult:
 
     def to_table(self) -> Table:
         """A table for `rich`, shares in percent."""
-        return TextTable(self._title(), _HEADER, list(self._cells()), names=2).to_rich()
+        return self._table().to_rich()
 
     def to_markdown(self) -> str:
         """The same table in Markdown."""
-        ruler = ["---" if name in _HEADER[:2] else "---:" for name in _HEADER]
-        lines = ["| " + " | ".join(cells) + " |" for cells in (_HEADER, ruler, *self._cells())]
-        return "\n".join([f"{self._title()}:", "", *lines])
+        return f"{self._title()}:\n\n{self._table().to_markdown()}"
+
+    def _table(self) -> TextTable:
+        return TextTable(self._title(), _HEADER, list(self._cells()), names=2)
 
     def _title(self) -> str:
         return f"AuditoryBench, audio {self.audio}, {self.spans} spans"
@@ -97,11 +99,11 @@ class EvaluationResult:
                     split,
                     task,
                     f"{scores.rows:,}",
-                    _percent(scores.accuracy),
-                    _percent(scores.span_precision),
-                    _percent(scores.span_recall),
-                    _percent(scores.span_f1),
-                    _percent(scores.span_exact_f1),
+                    percent(scores.accuracy),
+                    percent(scores.span_precision),
+                    percent(scores.span_recall),
+                    percent(scores.span_f1),
+                    percent(scores.span_exact_f1),
                     f"{scores.rows_labelled:,}",
                     "-" if scores.rows_detected is None else f"{scores.rows_detected:,}",
                     f"{scores.unaligned_spans:,}",
@@ -155,7 +157,7 @@ def evaluate_model(
     """
     _check_modes(model, spans, audio)
     check_masked_model(model)
-    parts = _chosen(dataset, splits)
+    parts = choose_splits(dataset, splits)
     for name, part in parts.items():
         if "task" not in part.column_names:
             raise ValueError(f"Split {name} has no column task; its columns are {part.column_names}.")
@@ -166,20 +168,17 @@ def evaluate_model(
         check_vocabulary(model, tokenizer, (token for row in rows for token in (*row["input_ids"], *row["labels"])))
         _add_other_pitch(rows, tokenizer, max_length)
 
-    # Parts of a model can be in training and others not; each goes back to what it was.
-    were_training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), Progress(console=Console(stderr=True), disable=not progress) as bar:
-            for name, rows in rows_by_split.items():
-                others = [row["other"] for row in rows if row["other"] is not None]
-                task = bar.add_task(name, total=len(rows) + len(others))
-                for chosen in (*_batches(rows, batch_size), *_batches(others, batch_size)):
-                    _predict(model, tokenizer, chosen, spans, audio)
-                    bar.advance(task, len(chosen))
-    finally:
-        for module, training in were_training:
-            module.training = training
+    with (
+        torch.no_grad(),
+        in_evaluation_mode(model),
+        Progress(console=Console(stderr=True), disable=not progress) as bar,
+    ):
+        for name, rows in rows_by_split.items():
+            others = [row["other"] for row in rows if row["other"] is not None]
+            task = bar.add_task(name, total=len(rows) + len(others))
+            for chosen in (*_batches(rows, batch_size), *_batches(others, batch_size)):
+                _predict(model, tokenizer, chosen, spans, audio)
+                bar.advance(task, len(chosen))
     answered = {
         name: [_prediction(name, number, row, tokenizer) for number, row in enumerate(rows)]
         for name, rows in rows_by_split.items()
@@ -201,19 +200,6 @@ def _check_modes(model: PreTrainedModel, spans: str, audio: str) -> None:
             raise ValueError(
                 "Gold spans are looked up in a knowledge base: call `model.set_knowledge_base(...)` first."
             )
-
-
-def _chosen(dataset: DatasetDict | Dataset, splits: Sequence[str] | None) -> dict[str, Dataset]:
-    if isinstance(dataset, Dataset):
-        if splits is not None:
-            raise ValueError("`splits` are of a DatasetDict, but a single Dataset was given: leave them out.")
-        return {str(dataset.split or "data"): dataset}
-    if splits is None:
-        splits = [name for name in dataset if name != "train"]
-    unknown = [name for name in splits if name not in dataset]
-    if isinstance(splits, str) or unknown or not splits:
-        raise ValueError(f"`splits` must be a list of names out of {', '.join(dataset)}, got {splits!r}.")
-    return {name: dataset[name] for name in splits}
 
 
 def _add_other_pitch(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> None:
@@ -307,10 +293,7 @@ def _prediction(split: str, number: int, row: dict[str, Any], tokenizer: PreTrai
     else:
         correct = answer_is_right(row["answer_pieces"], [label for label in row["labels"] if label != IGNORED])
         predicted = tokenizer.decode(row["answer_pieces"]).strip()
-    given = {name: row[name] for name in ("task", "sentence", "answer")}
-    return RowPrediction(
-        split=split, row=number, spans=tuple(row["spans"]), predicted=predicted, correct=correct, **given
-    )
+    return RowPrediction.of(split, number, row, predicted, correct)
 
 
 def _audio_inputs(
@@ -397,7 +380,3 @@ def _detector_scores(rows: list[dict[str, Any]]) -> dict[str, float | int | None
 
 def _is_audiobert(model: PreTrainedModel) -> bool:
     return model.config.model_type == "audiobert"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"

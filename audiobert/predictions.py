@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 # The column of both tasks together, where a split has both: their rows pooled, as in the paper.
 COMBINED = "combined"
@@ -31,6 +32,12 @@ class RowPrediction:
     spans: tuple[str, ...]
     predicted: str
     correct: bool
+
+    @classmethod
+    def of(cls, split: str, number: int, row: Mapping[str, Any], predicted: str, correct: bool) -> RowPrediction:
+        """The answer to `row` of `load_auditorybench`, number `number` of its split."""
+        given = {name: row[name] for name in ("task", "sentence", "answer")}
+        return cls(split=split, row=number, spans=tuple(row["spans"]), predicted=predicted, correct=correct, **given)
 
 
 def save_predictions(path: str | Path, rows: Iterable[RowPrediction]) -> None:

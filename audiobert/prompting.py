@@ -9,10 +9,9 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from .auditorybench import FEATURES, MASK, PITCH_ANSWERS
+from .auditorybench import FEATURES, MASK, PITCH_ANSWERS, choose_splits
 from .benchmark.replies import DECLINED, lines_of, singular_forms, value_of
 from .benchmark.templates import load_template
-from .predictions import RowPrediction
 
 PROMPT_FOLDER = Path(__file__).with_name("prompts")
 # The longest names of animals in the data have four words.
@@ -40,15 +39,7 @@ def rows_by_split(
     Raises:
         ValueError: for a split that is not there, or a missing column.
     """
-    if isinstance(dataset, Dataset):
-        if splits is not None:
-            raise ValueError("`splits` are of a DatasetDict, but a single Dataset was given: leave them out.")
-        parts = {str(dataset.split or "data"): dataset}
-    else:
-        names = [name for name in dataset if name != "train"] if splits is None else splits
-        if isinstance(names, str) or not names or not set(names) <= set(dataset):
-            raise ValueError(f"`splits` must be a list of names out of {', '.join(dataset)}, got {splits!r}.")
-        parts = {name: dataset[name] for name in names}
+    parts = choose_splits(dataset, splits)
     for name, part in parts.items():
         if missing := set(FEATURES) - set(part.column_names):
             raise ValueError(f"Split {name} has no column {', '.join(sorted(missing))}; it has {part.column_names}.")
@@ -76,19 +67,6 @@ def filled_sentence(sentence: str, answer: str) -> str:
     if sentence.startswith(MASK):
         sentence = answer[:1].upper() + answer[1:] + sentence[len(MASK) :]
     return sentence.replace(MASK, answer)
-
-
-def prediction(split: str, number: int, row: Mapping[str, Any], predicted: str, correct: bool) -> RowPrediction:
-    return RowPrediction(
-        split=split,
-        task=row["task"],
-        row=number,
-        sentence=row["sentence"],
-        answer=row["answer"],
-        spans=tuple(row["spans"]),
-        predicted=predicted,
-        correct=correct,
-    )
 
 
 def same_animal(first: str, second: str) -> bool:

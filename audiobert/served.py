@@ -11,7 +11,7 @@ from .auditorybench import PITCH_ANSWERS
 from .benchmark.llm import ChatModel, NoReply, RequestRefused, Sampling
 from .benchmark.templates import fill
 from .predictions import RowPrediction
-from .prompting import load_prompt, prediction, replied_animal, replied_choice, rows_by_split, same_animal
+from .prompting import load_prompt, replied_animal, replied_choice, rows_by_split, same_animal
 
 ANIMAL_PROMPT = "animal_question.txt"
 PITCH_PROMPT = "pitch_question.txt"
@@ -68,7 +68,7 @@ def predict_served(
         else:
             predicted = replied_animal(reply)
             right = same_animal(predicted, row["answer"])
-        predictions.append(prediction(split, number, row, predicted, right))
+        predictions.append(RowPrediction.of(split, number, row, predicted, right))
     return predictions
 
 
