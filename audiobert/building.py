@@ -22,6 +22,7 @@ from transformers import ASTFeatureExtractor, ASTModel, ClapFeatureExtractor, Cl
 
 from audiobert.audio import AudioDecodingError, audio_seconds
 from audiobert.features import ast_features, clap_features
+from audiobert.files import whole_file
 from audiobert.modeling.knowledge_audiobert import (
     AudioBertKnowledgeBase,
     EncoderReference,
@@ -279,9 +280,8 @@ def claim_work_folder(work: Path, expected: str) -> None:
             )
         return
     work.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(expected), encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole_file(path) as file:
+        file.write(json.dumps(expected))
 
 
 def fingerprint(

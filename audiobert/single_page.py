@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from .files import whole_file
 
 _PAGES = Path(__file__).with_name("pages")
 # What all pages have in common, by what stands in its place.
@@ -32,7 +33,6 @@ def write_page(template: str, data: Any, path: str | Path) -> Path:
     # The data comes last, as it may hold any text.
     page = page.replace(_DATA_PLACEHOLDER, text)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole_file(path) as file:
+        file.write(page)
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -326,8 +325,7 @@ def _pitch_settings(method: PitchMethod) -> PitchSettings:
 
 def _publish(build: BenchmarkBuild, decisions: Path | None, seed: int, split: Split) -> None:
     published = build.publish(decisions, seed, split is Split.grouped)
-    figures = json.loads((published.folder / "statistics.json").read_text(encoding="utf-8"))
-    out.print(_stage_table(StageReport(**count) for count in figures["provenance"]["stages"]))
+    out.print(_stage_table(StageReport(**count) for count in published.provenance["stages"]))
     out.print(published.statistics.to_table())
     out.print(published.leakage.to_table())
     out.print(f"The dataset is in {published.folder}.", highlight=False)

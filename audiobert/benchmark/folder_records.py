@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from audiobert.modeling.knowledge_audiobert import sha256_of
+from audiobert.recordings import METADATA_NAME
+
 from .records import (
     DAMAGED_ARCHIVE,
     NO_AUDIO,
@@ -24,7 +27,6 @@ from .records import (
 )
 from .webdataset import AUDIO_EXTENSIONS, METADATA_EXTENSION, Archive, DamagedArchiveError, samples_of
 
-METADATA_NAME = "metadata.csv"
 ARCHIVE_EXTENSION = ".tar"
 # Between the path of a tar and the name of a member.
 ARCHIVE_MARK = f"{ARCHIVE_EXTENSION}::"
@@ -48,11 +50,7 @@ class MetadataFolder(RecordSource):
             raise ValueError(f"{self._path} names no recordings.")
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        with open(self._path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(self._path)
 
     def read(self) -> Iterator[Record]:
         for line, row in self._rows():

@@ -15,11 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audiobert.modeling.knowledge_audiobert import sha256_of
+
 from . import animals, categories, comparisons, wikipedia
 from .publication import Publication, StageCount, write_dataset
 from .review import read_decisions, write_review
 from .splitting import split_rows
-from .stages import Shard, StageReport, digest_of, read_rows, report_path, run_stage, write_rows
+from .stages import Shard, StageReport, read_rows, report_path, run_stage, write_rows
 from .templates import load_template
 from .wikipedia_refresh import read_notes
 
@@ -79,7 +81,7 @@ class BenchmarkBuild:
             lambda rows: categories.categorise(rows, chat, template),
             settings=settings_of(chat, categories.SAMPLING, {categories.TEMPLATE: template}),
             inputs=self.inputs("records"),
-            total=self.report("records")["kept"],
+            total=lambda: self.report("records")["kept"],
             shard=shard,
         )
 
@@ -94,7 +96,7 @@ class BenchmarkBuild:
             lambda rows: animals.animal_prompts(rows, chat, template, stop_list),
             settings=settings_of(chat, animals.SAMPLING, texts),
             inputs=self.inputs("categories"),
-            total=sum(1 for _ in self.rows_under((ANIMAL_ROOT,))),
+            total=lambda: sum(1 for _ in self.rows_under((ANIMAL_ROOT,))),
             shard=shard,
         )
 
@@ -110,7 +112,7 @@ class BenchmarkBuild:
             lambda rows: measure_pitches(source.audio_of(rows), settings, num_proc),
             settings=asdict(settings),
             inputs=self.inputs("categories"),
-            total=sum(1 for _ in self.rows_under(comparisons.PITCH_ROOTS)),
+            total=lambda: sum(1 for _ in self.rows_under(comparisons.PITCH_ROOTS)),
             shard=shard,
         )
 
@@ -134,7 +136,7 @@ class BenchmarkBuild:
             lambda rows: comparisons.compare(rows, chat, template, blind),
             settings=settings_of(chat, comparisons.SAMPLING, texts),
             inputs=self.inputs("pairs"),
-            total=self.report("pairs")["kept"],
+            total=lambda: self.report("pairs")["kept"],
             shard=shard,
         )
 
@@ -219,7 +221,7 @@ class BenchmarkBuild:
 
     def inputs(self, stage: str) -> dict[str, str]:
         self.report(stage)
-        return {stage: digest_of(self.path(stage))}
+        return {stage: sha256_of(self.path(stage))}
 
     def report(self, stage: str) -> dict[str, Any]:
         """What stands in the `.json` file of a finished stage."""

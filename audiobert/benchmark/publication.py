@@ -82,6 +82,7 @@ class Publication:
     folder: Path
     statistics: Statistics
     leakage: LeakageReport
+    provenance: Provenance
 
 
 def write_dataset(
@@ -143,7 +144,7 @@ def write_dataset(
             os.replace(path, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return Publication(out, counted, overlaps)
+    return Publication(out, counted, overlaps, provenance)
 
 
 def read_dataset(folder: str | Path) -> dict[str, list[dict[str, Any]]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from audiobert.files import whole_file
 from audiobert.single_page import write_page
 
 COMMENT = "comment"
@@ -70,13 +70,11 @@ class Sheet:
 
     def _write_csv(self, path: Path) -> Path:
         columns = [*self.columns, *self._to_fill_in()]
-        unfinished = path.with_name(f"{path.name}.unfinished")
         # With the byte order mark, spreadsheets see that it is UTF-8.
-        with open(unfinished, "w", newline="", encoding="utf-8-sig", errors="replace") as file:
+        with whole_file(path, encoding="utf-8-sig", errors="replace") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(unfinished, path)
         return path
 
     def _to_fill_in(self) -> list[str]:

@@ -7,7 +7,6 @@ it refuses. Beside `NAME.jsonl` stands `NAME.json`: the settings, the inputs and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
+
+from audiobert.files import whole_file
 
 # The reason of rows that a later run of the same stage asks for again; every other reason is final.
 NO_REPLY = "no reply from the server"
@@ -77,7 +78,7 @@ def run_stage(
     *,
     settings: dict[str, Any],
     inputs: dict[str, str],
-    total: int | None = None,
+    total: Callable[[], int] | None = None,
     shard: Shard | None = None,
 ) -> StageReport:
     """Writes the rows that `work` makes of `rows`, or goes on where an earlier run stopped.
@@ -92,7 +93,7 @@ def run_stage(
         work: turns an iterator of inputs into as many rows, in their order.
         settings: what the user chose. A stage made with other settings is never overwritten.
         inputs: a digest of each input, by name; where one changed, the stage is made anew.
-        total: the number of inputs, if known, for the progress bar.
+        total: counts the inputs for the progress bar; called only if there is work to do.
         shard: work on this part of the inputs alone, into a file of its own; `merge_stage` unites the parts.
 
     Raises:
@@ -101,7 +102,6 @@ def run_stage(
     """
     if shard is not None:
         path, rows = shard.path(path), islice(rows, shard.number - 1, None, shard.count)
-        total = None if total is None else len(range(shard.number - 1, total, shard.count))
     path.parent.mkdir(parents=True, exist_ok=True)
     # As it is read back: JSON has no tuples.
     made_by = json.loads(json.dumps({"settings": settings, "inputs": inputs}))
@@ -109,12 +109,15 @@ def run_stage(
     if finished is not None and NO_REPLY not in finished.refused:
         return finished
 
+    count = None if total is None else total()
+    if count is not None and shard is not None:
+        count = len(range(shard.number - 1, count, shard.count))
     partial = path.with_name(f"{path.name}.partial")
     tally = claim_partial(partial, made_by)
     try:
         with open(partial, "a", encoding="utf-8", newline="\n") as file:
             results = iter(work(islice(rows, tally.total(), None)))
-            for row in tqdm(results, desc=path.stem, total=total, initial=tally.total(), unit="row"):
+            for row in tqdm(results, desc=path.stem, total=count, initial=tally.total(), unit="row"):
                 file.write(encode_row(row))
                 # A row is on its way to the disk before the next is begun: a killed run loses none.
                 file.flush()
@@ -147,10 +150,9 @@ def merge_stage(path: Path, count: int) -> StageReport:
         if {name: report[name] for name in made_by} != made_by:
             raise ValueError(f"{part} was made with other settings or inputs than {parts[0]}; run it again.")
     tally: Counter[str | None] = Counter()
-    unfinished = path.with_name(f"{path.name}.unfinished")
     with ExitStack() as stack:
         files = [stack.enter_context(open(part, encoding="utf-8", newline="\n")) for part in parts]
-        merged = stack.enter_context(open(unfinished, "w", encoding="utf-8", newline="\n"))
+        merged = stack.enter_context(whole_file(path))
         # The first file is the first to end, as row number r stands in file r mod count.
         while files:
             for number, file in enumerate(files):
@@ -160,7 +162,6 @@ def merge_stage(path: Path, count: int) -> StageReport:
                     break
                 merged.write(line)
                 tally[json.loads(line)["refusal"]] += 1
-    os.replace(unfinished, path)
     return write_report(path, made_by, tally)
 
 
@@ -182,22 +183,11 @@ def write_rows(path: Path, rows: Iterable[dict], *, settings: dict[str, Any], in
     """Writes the file of a stage that needs all of its input at once, as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tally: Counter[str | None] = Counter()
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as file:
         for row in rows:
             file.write(encode_row(row))
             tally[row["refusal"]] += 1
-    os.replace(unfinished, path)
     return write_report(path, {"settings": settings, "inputs": inputs}, tally)
-
-
-def digest_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def encode_row(row: dict) -> str:
@@ -223,10 +213,8 @@ def read_report(path: Path, made_by: dict[str, Any]) -> StageReport | None:
 def write_report(path: Path, made_by: dict[str, Any], tally: Counter[str | None]) -> StageReport:
     refused = {reason: count for reason, count in sorted(tally.items(), key=str) if reason is not None}
     report = StageReport(path.stem, tally.total(), tally[None], refused)
-    text = json.dumps({**asdict(report), **made_by}, ensure_ascii=False, indent=2) + "\n"
-    unfinished = report_path(path).with_suffix(".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, report_path(path))
+    with whole_file(report_path(path)) as file:
+        file.write(json.dumps({**asdict(report), **made_by}, ensure_ascii=False, indent=2) + "\n")
     return report
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,6 +15,7 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from audiobert import __version__
+from audiobert.files import whole_file
 
 from .wikipedia import ANIMAL_COLUMNS, ANIMAL_TABLE, PITCH_COLUMNS, PITCH_TABLE, note_name
 from .wikipedia_pages import parse_animal_sounds, parse_pitch_ranges
@@ -98,8 +98,10 @@ def refresh(what: str, folder: str | Path, source: str | Path | None = None) -> 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([columns, *rows])
-    _replace(folder / name, table.getvalue())
-    _replace(folder / NOTES_NAME, json.dumps(notes, ensure_ascii=False, indent=2) + "\n")
+    with whole_file(folder / name) as file:
+        file.write(table.getvalue())
+    with whole_file(folder / NOTES_NAME) as file:
+        file.write(json.dumps(notes, ensure_ascii=False, indent=2) + "\n")
     return Refreshed(folder / name, page.title, page.revision, len(rows), dict(refused))
 
 
@@ -157,9 +159,3 @@ def read_notes(folder: Path) -> dict[str, dict]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove it.") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(unfinished, path)
