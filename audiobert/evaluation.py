@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from .data import IGNORED, NO_SPAN, AudioBertDataCollator, alignment_report, tokenize_auditorybench
+from .hearing import Hearing, check_hearing, detect, hear
 from .likelihood import in_evaluation_mode
 from .masked import check_masked_model, check_vocabulary, context_length, logits_of_columns, mask_answers
 from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
@@ -66,9 +68,12 @@ class EvaluationResult:
     rows: list[RowPrediction] = field(default_factory=list, repr=False)
     """What the model answered to each row, split by split in the data's order. For pitch `predicted` is "higher" or
     "lower", or empty where both are as probable or the mask was cut off; otherwise the best word pieces as text."""
+    similarities: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)
+    """By split and number of the row: how similar to its spans, on the mean, what was retrieved for them is; of the
+    rows for which something was."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, strings and numbers, without `rows`; shares stay between 0 and 1."""
+        """Plain dicts, strings and numbers, without `rows` and `similarities`; shares stay between 0 and 1."""
         scores = {
             split: {task: asdict(scores) for task, scores in by_task.items()} for split, by_task in self.scores.items()
         }
@@ -126,6 +131,8 @@ def evaluate_model(
     batch_size: int = 32,
     spans: Literal["detected", "gold"] = "detected",
     audio: Literal["on", "off"] = "on",
+    hearing: Hearing = "retrieved",
+    seed: int = 0,
     progress: bool = True,
 ) -> EvaluationResult:
     """
@@ -148,14 +155,16 @@ def evaluate_model(
         spans: "detected": the model finds the spans and looks them up, as in use (the paper's figures); "gold": it is
             told where the annotated spans are, and they are looked up as they are written in the data.
         audio: "off" gives the answers of the BERT inside, with the adapter off.
+        hearing, seed: what the model is given to hear at the spans, see `audiobert.hearing.hear`: what it retrieves, as
+            in use, or what a control has in its place.
         progress: whether to show a progress bar on stderr.
 
     Raises:
-        ValueError: for a split that is not there, an unknown mode, gold spans of a model that has no audio or that is
-            off, a model or a tokenizer that does not fill masks, one that is not the other's, or one that does not
-            know "higher" or "lower".
+        ValueError: for a split that is not there, an unknown mode, an AudioBERT without its knowledge base, gold spans
+            or a way of hearing of a model that has no audio or that is off, a model or a tokenizer that does not fill
+            masks, one that is not the other's, or one that does not know "higher" or "lower".
     """
-    _check_modes(model, spans, audio)
+    _check_modes(model, spans, audio, hearing)
     check_masked_model(model)
     parts = choose_splits(dataset, splits)
     for name, part in parts.items():
@@ -168,6 +177,7 @@ def evaluate_model(
         check_vocabulary(model, tokenizer, (token for row in rows for token in (*row["input_ids"], *row["labels"])))
         _add_other_pitch(rows, tokenizer, max_length)
 
+    similarities = {}
     with (
         torch.no_grad(),
         in_evaluation_mode(model),
@@ -175,31 +185,61 @@ def evaluate_model(
     ):
         for name, rows in rows_by_split.items():
             others = [row["other"] for row in rows if row["other"] is not None]
-            task = bar.add_task(name, total=len(rows) + len(others))
+            passes = 2 if _is_audiobert(model) else 1
+            advance = partial(bar.advance, bar.add_task(name, total=passes * (len(rows) + len(others))))
+            if _is_audiobert(model):
+                for part in (rows, others):
+                    similar = _listen(model, part, batch_size, spans, audio, hearing, seed, advance)
+                    if part is rows:
+                        similarities.update({(name, row): value for row, value in similar.items()})
             for chosen in (*_batches(rows, batch_size), *_batches(others, batch_size)):
-                _predict(model, tokenizer, chosen, spans, audio)
-                bar.advance(task, len(chosen))
+                _predict(model, tokenizer, chosen)
+                advance(len(chosen))
     answered = {
         name: [_prediction(name, number, row, tokenizer) for number, row in enumerate(rows)]
         for name, rows in rows_by_split.items()
     }
     scores = {name: _scores_by_task(part, rows_by_split[name], answered[name]) for name, part in tokenized.items()}
-    return EvaluationResult(scores, spans, audio, [row for rows in answered.values() for row in rows])
+    return EvaluationResult(scores, spans, audio, [row for rows in answered.values() for row in rows], similarities)
 
 
-def _check_modes(model: PreTrainedModel, spans: str, audio: str) -> None:
+def evaluate_detector(
+    model: PreTrainedModel, dataset: DatasetDict | Dataset, *, splits: Sequence[str] | None = None, batch_size: int = 64
+) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    """
+    Scores the span detector of an `AudioBertForMaskedLM` alone.
+
+    Args:
+        model: with its tokenizer, on the device it is on.
+        dataset, splits, batch_size: as of [`evaluate_model`].
+
+    Returns:
+        By split and task (and "combined") the fields of [`Scores`] that are of the detector, and `rows`.
+    """
+    scores: dict[str, dict[str, dict[str, float | int | None]]] = {}
+    for name, part in choose_splits(dataset, splits).items():
+        rows = tokenize_auditorybench(part, model.tokenizer, context_length(model)).to_list()
+        for row in rows:
+            row["aligned"] = len(row["audio_positions"])
+        detect(model, rows, batch_size)
+        scores[name] = {
+            task: {"rows": len(indices), **_detector_scores([rows[index] for index in indices])}
+            for task, indices in _rows_by_task(rows).items()
+        }
+    return scores
+
+
+def _check_modes(model: PreTrainedModel, spans: str, audio: str, hearing: Hearing) -> None:
     for name, value, modes in (("spans", spans, ("detected", "gold")), ("audio", audio, ("on", "off"))):
         if value not in modes:
             raise ValueError(f"`{name}` must be {' or '.join(map(repr, modes))}, got {value!r}.")
-    if spans == "gold":
-        if audio == "off":
-            raise ValueError("With `audio='off'` spans play no part: leave `spans` out.")
-        if not _is_audiobert(model):
-            raise ValueError(f"{type(model).__name__} hears nothing at any span: leave `spans` out.")
-        if model.knowledge_base is None and model.config.injection != "none":
-            raise ValueError(
-                "Gold spans are looked up in a knowledge base: call `model.set_knowledge_base(...)` first."
-            )
+    if audio == "off" and (spans == "gold" or hearing != "retrieved"):
+        raise ValueError("With `audio='off'` nothing is heard: leave `spans` and `hearing` out.")
+    if _is_audiobert(model):
+        if audio == "on":
+            check_hearing(model, hearing)
+    elif spans == "gold" or hearing != "retrieved":
+        raise ValueError(f"{type(model).__name__} hears nothing at any span: leave `spans` and `hearing` out.")
 
 
 def _add_other_pitch(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> None:
@@ -208,7 +248,8 @@ def _add_other_pitch(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerB
     masks, else as `other`, a row of its own. Both are None in rows of other tasks.
     """
     for row in rows:
-        row.update(other_labels=None, other=None)
+        # The spans that are in the sentence; what is heard may be others.
+        row.update(other_labels=None, other=None, aligned=len(row["audio_positions"]))
     pitch = [row for row in rows if row["task"] == "pitch"]
     answers = [PITCH_ANSWERS[1 - PITCH_ANSWERS.index(row["answer"])] for row in pitch]
     masked = mask_answers([row["sentence"] for row in pitch], answers, tokenizer, max_length)
@@ -230,23 +271,45 @@ def _add_other_pitch(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerB
         swapped = [{**{name: row[name] for name in names}, "answer": answer} for row, answer in splitting]
         read = tokenize_auditorybench(Dataset.from_list(swapped, features=FEATURES), tokenizer, max_length)
         for (row, _), other in zip(splitting, read.to_list(), strict=True):
-            row["other"] = {**other, "other_labels": None, "other": None}
+            row["other"] = {**other, "other_labels": None, "other": None, "aligned": len(other["audio_positions"])}
+
+
+def _listen(
+    model: PreTrainedModel,
+    rows: list[dict[str, Any]],
+    batch_size: int,
+    spans: str,
+    audio: str,
+    hearing: Hearing,
+    seed: int,
+    advance: Callable[[int], None],
+) -> dict[int, float]:
+    """Puts into each row what the model goes by: spans and recordings. Returns similarities by number of the row."""
+    given = [(row["audio_positions"], row["span_texts"]) for row in rows]
+    detect(model, rows, batch_size, advance)
+    if audio == "off":
+        for row in rows:
+            row["audio_positions"], row["span_texts"] = [], []
+        return {}
+    if spans == "gold":
+        for row, (positions, texts) in zip(rows, given, strict=True):
+            row["audio_positions"], row["span_texts"] = positions, texts
+    similarities = hear(model, rows, hearing, seed)
+    return {number: value for number, value in enumerate(similarities) if value is not None}
 
 
 def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    # Rows of one length need no padding, and those with their masks in the same places few logits.
-    alike = sorted(rows, key=lambda row: (len(row["input_ids"]), [label == IGNORED for label in row["labels"]]))
+    # Rows of one length need no padding, those with their masks in the same places few logits, and those in which all
+    # or none is heard one pass.
+    def kind(row: dict[str, Any]) -> tuple[bool, int, list[bool]]:
+        return not row["audio_positions"], len(row["input_ids"]), [label == IGNORED for label in row["labels"]]
+
+    alike = sorted(rows, key=kind)
     return (alike[start : start + size] for start in range(0, len(rows), size))
 
 
-def _predict(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[dict[str, Any]],
-    spans: str,
-    audio: str,
-) -> None:
-    """Puts into each row what is scored: its answer pieces, answer scores and detected tokens (None if no detector)."""
+def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]) -> None:
+    """Puts into each row what is scored: its answer pieces and answer scores."""
     batch = {name: value.to(model.device) for name, value in AudioBertDataCollator(tokenizer)(rows).items()}
     labels = batch["labels"]
     inputs = {name: batch[name] for name in tokenizer.model_input_names}
@@ -254,19 +317,16 @@ def _predict(
         # One sentence is all of one type; some models know of no types, whatever their tokenizer gives.
         inputs.pop("token_type_ids", None)
     if _is_audiobert(model):
-        inputs.update(_audio_inputs(model, batch, rows, spans, audio))
+        inputs.update(_audio_inputs(model, batch["audio_positions"], rows))
     columns = (labels != IGNORED).any(0).nonzero()[:, 0]
     with logits_of_columns(model, columns):
-        output = model(**inputs)
-    logits = output.logits
+        logits = model(**inputs).logits
     if logits.shape[1] != labels.shape[1]:
         labels = labels[:, columns]
 
     answers = best_tokens(logits, labels, tokenizer.unk_token_id).tolist()
-    detected = _detected_tokens(model, batch, output)
-    for index, row in enumerate(rows):
-        row["answer_pieces"] = [piece for piece in answers[index] if piece != IGNORED]
-        row["detected"] = None if detected is None else detected[index][: len(row["input_ids"])]
+    for row, pieces in zip(rows, answers, strict=True):
+        row["answer_pieces"] = [piece for piece in pieces if piece != IGNORED]
     _score_pitch(logits, labels, rows)
 
 
@@ -297,54 +357,32 @@ def _prediction(split: str, number: int, row: dict[str, Any], tokenizer: PreTrai
 
 
 def _audio_inputs(
-    model: PreTrainedModel,
-    batch: Mapping[str, torch.Tensor],
-    rows: list[dict[str, Any]],
-    spans: str,
-    audio: str,
+    model: PreTrainedModel, positions: torch.Tensor, rows: list[dict[str, Any]]
 ) -> dict[str, torch.Tensor]:
-    if audio == "off":
-        # Positions without a span: the model neither looks for any nor turns its adapter on.
-        return {"audio_positions": torch.full_like(batch["audio_positions"], NO_SPAN)}
-    if spans == "detected":
-        return {}
-    # With the labels of spans the detector is scored in this mode too; the model skips it otherwise.
-    inputs = {"audio_positions": batch["audio_positions"], "span_labels": batch["span_labels"]}
-    texts = [text for row in rows for text in row["span_texts"]]
-    if texts and model.config.injection != "none":
-        found = model.knowledge_base.search(texts, top_k=model.config.retrieval_top_k)
-        heard = torch.stack([model.knowledge_base.audio_embeds(retrieval.indices).mean(0) for retrieval in found])
-        positions = batch["audio_positions"]
+    inputs = {"audio_positions": positions}
+    found = [recordings for row in rows for recordings in row.get("recordings", ())]
+    if found:
+        heard = torch.stack([model.knowledge_base.audio_embeds(recordings).mean(0) for recordings in found])
         embeds = torch.zeros(*positions.shape, heard.shape[-1], dtype=model.dtype, device=model.device)
         embeds[positions != NO_SPAN] = heard.to(embeds)
         inputs["audio_embeds"] = embeds
     return inputs
 
 
-def _detected_tokens(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], output: Any) -> list[list[int]] | None:
-    """0 and 1 per token: the spans that the model went by, or that it would have gone by had it looked for any."""
-    logits = getattr(output, "span_logits", None)
-    if logits is None:
-        return None
-    spans_by_row = output.spans
-    if spans_by_row is None:
-        spans_by_row = model.detect_spans(batch["input_ids"], logits, batch["attention_mask"])
-    detected = torch.zeros(logits.shape[:2], dtype=torch.long)
-    for row, spans in zip(detected, spans_by_row, strict=True):
-        for span in spans:
-            row[span.start : span.end] = 1
-    return detected.tolist()
-
-
 def _scores_by_task(part: Dataset, rows: list[dict[str, Any]], answered: list[RowPrediction]) -> dict[str, Scores]:
+    return {
+        task: _score(part.select(indices), [rows[i] for i in indices], sum(answered[i].correct for i in indices))
+        for task, indices in _rows_by_task(rows).items()
+    }
+
+
+def _rows_by_task(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """The numbers of the rows of each task, and of all where there are several tasks."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     groups = {task: [index for index, row in enumerate(rows) if row["task"] == task] for task in tasks}
     if len(groups) > 1:
         groups[COMBINED] = list(range(len(rows)))
-    return {
-        task: _score(part.select(indices), [rows[i] for i in indices], sum(answered[i].correct for i in indices))
-        for task, indices in groups.items()
-    }
+    return groups
 
 
 def _score(part: Dataset, rows: list[dict[str, Any]], correct: int) -> Scores:
@@ -361,8 +399,8 @@ def _score(part: Dataset, rows: list[dict[str, Any]], correct: int) -> Scores:
 
 
 def _detector_scores(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
-    labelled = [row for row in rows if len(row["audio_positions"]) == len(row["spans"])]
-    if rows[0]["detected"] is None:
+    labelled = [row for row in rows if row["aligned"] == len(row["spans"])]
+    if "detected" not in rows[0]:
         names = ("span_precision", "span_recall", "span_f1", "span_exact_f1", "span_f1_all_rows", "rows_detected")
         return {"rows_labelled": len(labelled), **dict.fromkeys(names)}
     pairs, all_pairs = (

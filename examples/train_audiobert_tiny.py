@@ -41,7 +41,6 @@ from transformers import (
 )
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.alignment import find_spans
 from audiobert.auditorybench import FEATURES, MASK, load_auditorybench
 from audiobert.building import build_knowledge_base
 from audiobert.evaluation import evaluate_model
@@ -51,23 +50,10 @@ from audiobert.training.arguments import recipe_arguments, train_or_resume
 from audiobert.training.audiobert import audiobert_arguments, train_audiobert
 from audiobert.training.clap import CaptionedRecordings, clap_arguments, make_captions, train_clap
 from audiobert.training.detector import detector_arguments, train_detector
+from audiobert.training.variants import silent_rows, varied, varied_rows
 
 SOURCES = ["ESC-10", "ESC-50"]
 MAX_LENGTH = 128
-FLIPPED = {"higher": "lower", "lower": "higher"}
-# Other ways to ask what the train rows ask, all of them phrased as train rows are.
-TEMPLATES = (
-    "{} is the sound a [MASK] makes.",
-    "A [MASK] makes a {} sound.",
-    "The sound of a [MASK] is {}.",
-    "A [MASK] makes a {}.",
-)
-COMPARISONS = (
-    "The {} typically has a [MASK] pitch than the {}.",
-    "{} has a [MASK] pitch than {}.",
-    "The sound of {} has a [MASK] pitch than the sound of {}.",
-    "The sound of {} typically has a [MASK] pitch than the sound of {}.",
-)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -103,45 +89,6 @@ def train_tokenizer(out: Path, train: Dataset, passages: list[str]) -> None:
         model_max_length=MAX_LENGTH,
     )
     tokenizer.save_pretrained(out)
-
-
-def swapped(row: dict) -> dict | None:
-    """A pitch row with its two sounds in each other's place and the other answer; None if a span is not there."""
-    ranges = find_spans(row["sentence"], row["spans"], MASK)
-    if None in ranges:
-        return None
-    (start, end), (other_start, other_end) = sorted(ranges)
-    text = row["sentence"]
-    sentence = text[:start] + text[other_start:other_end] + text[end:other_start] + text[start:end] + text[other_end:]
-    return {**row, "sentence": sentence, "answer": FLIPPED[row["answer"]], "spans": row["spans"][::-1]}
-
-
-def asked_otherwise(row: dict, draw: random.Random) -> dict:
-    """The row's knowledge in a sentence of another form."""
-    if row["task"] == "animal":
-        return {**row, "sentence": draw.choice(TEMPLATES).format(row["spans"][0])}
-    return {**row, "sentence": draw.choice(COMPARISONS).format(*row["spans"])}
-
-
-def varied(row: dict, draw: random.Random, swap: float, otherwise: float) -> dict:
-    """The row, or with these probabilities a variant of it."""
-    if row["task"] == "pitch" and draw.random() < swap:
-        row = swapped(row) or row
-    if all(span.strip() for span in row["spans"]) and draw.random() < otherwise:
-        row = asked_otherwise(row, draw)
-    return row
-
-
-def plain_rows(passages: list[str], words: int = 20) -> list[dict]:
-    """Sentences in which nothing is to be heard: the beginnings of passages, one word of each masked."""
-    draw = random.Random(0)
-    rows = []
-    for passage in passages:
-        text = passage.split()[: draw.randint(5, words)]
-        place = draw.randrange(len(text))
-        text[place], answer = MASK, text[place]
-        rows.append({"sentence": " ".join(text), "answer": answer, "spans": [], "task": "plain"})
-    return rows
 
 
 # --- BERT ------------------------------------------------------------------------------------------------------------
@@ -424,25 +371,6 @@ def stage(out: Path, make: Callable[[Path], None]) -> None:
     print(f"{out.name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
 
 
-def thinned(row: dict, draw: random.Random, drop: float = 0.3) -> dict:
-    """The row without some of the words around its spans and its mask, so that no turn of phrase is relied on."""
-    text, words, end = row["sentence"], [], 0
-    ranges = sorted(range_ for range_ in find_spans(text, row["spans"], MASK) if range_ is not None)
-    for start, stop in [*ranges, (len(text), len(text))]:
-        words += [word for word in text[end:start].split() if MASK in word or draw.random() >= drop]
-        words.append(text[start:stop])
-        end = stop
-    return {**row, "sentence": " ".join(words).strip()}
-
-
-def varied_rows(train: Dataset, seed: int) -> Dataset:
-    """The train rows, and a variant of each, half of them thinned."""
-    draw = random.Random(seed)
-    variants = [varied(row, draw, swap=0.5, otherwise=0.3) for row in train]
-    variants = [thinned(row, draw) if draw.random() < 0.5 else row for row in variants]
-    return Dataset.from_list([*train, *variants], features=FEATURES)
-
-
 def train_one(out: Path, work: Path, rows: DatasetDict, audio: str, seed: int) -> None:
     """AudioBERT (`audio` is "cached") or its text-only control ("none") on the detector's model."""
     model = AudioBertForMaskedLM.from_pretrained(work / "detector")
@@ -573,7 +501,7 @@ def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: lis
     )
     set_seed(0)
     train = bench["train"]
-    rows = list(train) + [row for row in train if row["task"] == "animal"] + plain_rows(passages)
+    rows = list(train) + [row for row in train if row["task"] == "animal"] + silent_rows(passages)
     args = detector_arguments(
         work / "detector-run",
         num_train_epochs=6,
@@ -625,7 +553,7 @@ def main() -> None:
     held_out = passages[::10]
     seen = [passage for number, passage in enumerate(passages) if number % 10]
     stage(work / "detector", lambda out: train_tiny_detector(out, work, bench, seen))
-    plain = DatasetDict({"plain": Dataset.from_list(plain_rows(held_out), features=FEATURES)})
+    plain = DatasetDict({"plain": Dataset.from_list(silent_rows(held_out), features=FEATURES)})
     stage(work / "plain-scores.json", lambda out: score(out, work / "detector", plain))
     rows = DatasetDict({**bench, "train": varied_rows(train, seed=0)})
     for seed in range(arguments.seeds):

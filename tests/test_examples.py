@@ -1,6 +1,5 @@
 """The examples run as they stand."""
 
-import random
 import runpy
 from pathlib import Path
 
@@ -60,27 +59,3 @@ def test_build_benchmark(run, tmp_path, capsys):
 @pytest.fixture(scope="module")
 def tiny() -> dict:
     return runpy.run_path(str(EXAMPLES / "train_audiobert_tiny.py"))
-
-
-def test_a_swapped_pitch_row_says_the_same(tiny):
-    row = {
-        "sentence": "The hum of rain has a [MASK] pitch than a siren.",
-        "answer": "lower",
-        "spans": ["hum of rain", "siren"],
-        "task": "pitch",
-    }
-    assert tiny["swapped"](row) == {
-        "sentence": "The siren has a [MASK] pitch than a hum of rain.",
-        "answer": "higher",
-        "spans": ["siren", "hum of rain"],
-        "task": "pitch",
-    }
-    assert tiny["swapped"]({**row, "spans": ["drum", "siren"]}) is None
-
-
-def test_variants_keep_mask_and_spans(tiny):
-    draw = random.Random(0)
-    row = {"sentence": "Meow is what [MASK] says.", "answer": "cat", "spans": ["Meow"], "task": "animal"}
-    variants = [tiny["varied"](row, draw, swap=0.5, otherwise=0.5) for _ in range(20)]
-    assert len({variant["sentence"] for variant in variants}) > 2
-    assert all(variant["sentence"].count("[MASK]") == 1 and "Meow" in variant["sentence"] for variant in variants)

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
+from torch import nn
 from transformers import ASTFeatureExtractor, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from audiobert.data import AudioBertDataCollator, tokenize_auditorybench
+from audiobert.data import IGNORED, AudioBertDataCollator
 from audiobert.features import ast_features
+from audiobert.hearing import Hearing, audible_rows, check_hearing
+from audiobert.masked import logits_of_columns
 from audiobert.metrics import AuditoryMetrics
 from audiobert.modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 
@@ -48,6 +51,7 @@ def train_audiobert(
     args: TrainingArguments,
     audio: str = "cached",
     audio_dir: str | Path | None = None,
+    hearing: Hearing = "retrieved",
 ) -> dict[str, float]:
     """
     Trains the adapter of `model`, and what brings audio to it, in place. BERT and the detector stay as they are.
@@ -61,19 +65,22 @@ def train_audiobert(
             the recordings, then embeds the knowledge base anew; "none" injects nothing, on the same data with the same
             adapter and steps: the text-only control. "none" sets `config.injection` so.
         audio_dir: for "trained": the folder in which the recordings lie under their ids.
+        hearing: what is heard at the spans, see `audiobert.hearing.hear`: what is retrieved, or for a control what
+            stands in its place, drawn by the seed of `args`. "label-text" goes with `audio="none"`.
 
     Returns:
         Answer accuracy on dev, from 0 to 1, by task; spans as given, not as detected.
 
     Raises:
-        ValueError: for an unknown `audio`, or if what it needs is not there.
+        ValueError: for an unknown `audio` or `hearing`, or if what it needs is not there.
     """
     _check(model, audio, audio_dir)
     if audio == "none":
         model.config.injection = "none"
-    rows = {split: audible_rows(model, dataset[split]) for split in ("train", "dev")}
+    check_hearing(model, hearing)
+    rows = {split: audible_rows(model, dataset[split], hearing=hearing, seed=args.seed) for split in ("train", "dev")}
     metrics = AuditoryMetrics(model.tokenizer, ["labels"])
-    trainer = Trainer(
+    trainer = AnswerTrainer(
         model=model,
         args=args,
         train_dataset=rows["train"],
@@ -104,56 +111,18 @@ def _check(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path | None
         raise ValueError("audio='trained' needs `model.feature_extractor`, the one of the audio encoder's checkpoint.")
 
 
-def audible_rows(model: AudioBertForMaskedLM, dataset: Dataset, batch_size: int = 64) -> Dataset:
-    """
-    The rows of `load_auditorybench`, tokenized, with the recordings of their spans.
+class AnswerTrainer(Trainer):
+    """Scores the vocabulary, in training, at the places of masks alone: the same loss, sooner."""
 
-    Args:
-        model: whose detector reads the rows of which no span could be aligned.
-        dataset: columns sentence, answer and spans.
-        batch_size: rows that the detector reads at once.
-
-    Returns:
-        The columns of `tokenize_auditorybench` and `recordings`: for each span the indices of its recordings in the
-        model's knowledge base, best first; no column `recordings` if the model injects nothing.
-    """
-    tokenized = tokenize_auditorybench(dataset, model.tokenizer, model.config.text_config.max_position_embeddings)
-    silent = [index for index, positions in enumerate(tokenized["audio_positions"]) if not positions]
-    found = detect(model, tokenized.select(silent), batch_size) if silent else []
-    detected = dict(zip(silent, found, strict=True))
-
-    def hear(row: dict, index: int) -> dict:
-        if index in detected:
-            spans = detected[index]
-            row = {"audio_positions": [span.start for span in spans], "span_texts": [span.text for span in spans]}
-        heard = {"audio_positions": row["audio_positions"], "span_texts": row["span_texts"]}
-        if model.config.injection != "none":
-            top_k = model.config.retrieval_top_k
-            heard["recordings"] = [
-                list(found.indices) for found in model.knowledge_base.search(row["span_texts"], top_k)
-            ]
-        return heard
-
-    return tokenized.map(hear, with_indices=True, keep_in_memory=True, desc="Looking up recordings")
-
-
-@torch.no_grad()
-def detect(model: AudioBertForMaskedLM, tokenized: Dataset, batch_size: int) -> list[list]:
-    """What the model's detector finds in each row of a tokenized dataset: lists of `AuditorySpan`."""
-    was_training = model.training
-    model.eval()
-    collate = AudioBertDataCollator(model.tokenizer)
-    inputs = tokenized.select_columns(["input_ids", "attention_mask", "token_type_ids"])
-    found = []
-    for start in range(0, len(inputs), batch_size):
-        rows = inputs.select(range(start, min(start + batch_size, len(inputs))))
-        batch = {name: value.to(model.device) for name, value in collate(list(rows)).items()}
-        # No positions: the plain pass is all that the detector needs.
-        silent = torch.full((len(rows), 1), -1, device=model.device)
-        span_logits = model(**batch, audio_positions=silent).span_logits
-        found += model.detect_spans(batch["input_ids"], span_logits, batch["attention_mask"])
-    model.train(was_training)
-    return found
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        # What is evaluated needs all places, as those of other batches are elsewhere.
+        if return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, **kwargs)
+        columns = (inputs["labels"] != IGNORED).any(0).nonzero()[:, 0]
+        with logits_of_columns(self.accelerator.unwrap_model(model), columns):
+            return super().compute_loss(model, {**inputs, "labels": inputs["labels"][:, columns]}, **kwargs)
 
 
 class HearingCollator(AudioBertDataCollator):

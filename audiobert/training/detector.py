@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
 from datasets import Dataset, DatasetDict
 from transformers import Trainer, TrainingArguments
 
 from audiobert.data import AudioBertDataCollator, tokenize_auditorybench
+from audiobert.masked import logits_of_columns
 from audiobert.metrics import AuditoryMetrics
 from audiobert.modeling import AudioBertForMaskedLM
 
@@ -62,9 +64,11 @@ def train_detector(model: AudioBertForMaskedLM, dataset: DatasetDict, args: Trai
         compute_metrics=metrics,
         preprocess_logits_for_metrics=metrics.reduce,
     )
-    with training_only(model, ["detector."]):
-        train_or_resume(trainer)
-    return trainer.evaluate()
+    # Nobody reads BERT's scores of the vocabulary here, so they are computed nowhere.
+    with logits_of_columns(model, torch.tensor([], dtype=torch.long)):
+        with training_only(model, ["detector."]):
+            train_or_resume(trainer)
+        return trainer.evaluate()
 
 
 def _is_labelled(row: dict) -> bool:

@@ -49,7 +49,8 @@ TEXT_ENCODER_FOLDER = "text_encoder"
 FORMAT_VERSION = 1
 METRIC = "inner_product"
 METADATA_COLUMNS = ("id", "label", "source", "license", "seconds")
-CACHED_QUERIES = 4096
+# More than all spans of AuditoryBench, at about a kilobyte each.
+CACHED_QUERIES = 32768
 
 REBUILD = "Download the knowledge base again, or build it again with `audiobert build-knowledge-base`."
 

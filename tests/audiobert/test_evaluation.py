@@ -14,7 +14,7 @@ from transformers import BertForMaskedLM, BertTokenizer
 from audiobert import AudioBertForMaskedLM
 from audiobert.auditorybench import FEATURES, load_auditorybench
 from audiobert.data import tokenize_auditorybench
-from audiobert.evaluation import EvaluationResult, Scores, evaluate_model
+from audiobert.evaluation import EvaluationResult, Scores, evaluate_detector, evaluate_model
 
 from model_fixtures import hearing_audiobert
 from text_fixtures import tiny_bert, tiny_tokenizer, write_auditorybench
@@ -122,12 +122,15 @@ def test_gold_spans_are_looked_up_as_they_are_written(tokenizer, bench, monkeypa
     found["meow of a cat"] = (8, 9)
 
     def search(texts: list[str], top_k: int) -> list[SimpleNamespace]:
-        return [SimpleNamespace(indices=found[text][:top_k]) for text in texts]
+        best = SimpleNamespace(similarity=0.5)
+        return [SimpleNamespace(indices=found[text][:top_k], recordings=[best]) for text in texts]
 
     monkeypatch.setattr(knowledge_base, "search", search)
     with Spy(model) as spy:
         scores = evaluate_quietly(model, tokenizer, bench, splits=["dev"], spans="gold", batch_size=5)
-    ((inputs, output),) = spy.calls
+    (looking, _), (inputs, output) = spy.calls
+    # First it looks for spans, which is scored, then it is told where they are.
+    assert (looking["audio_positions"] == -1).all()
     heard = {}
     for row, places in enumerate(inputs["audio_positions"].tolist()):
         tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][row])
@@ -149,6 +152,47 @@ def test_gold_spans_are_looked_up_as_they_are_written(tokenizer, bench, monkeypa
     assert scores["dev"]["combined"].span_f1 == detected.span_f1
 
 
+def test_the_answers_are_those_of_the_model_in_use(tokenizer, bench, model):
+    result = evaluate_model(model, tokenizer, bench["dev"], progress=False, batch_size=2)
+    heard = 0
+    for row in result.rows[:3]:
+        masks = tokenizer.mask_token + " [MASK]" * (len(tokenizer.tokenize(row.answer)) - 1)
+        batch = tokenizer(row.sentence.replace("[MASK]", masks), return_tensors="pt")
+        with torch.no_grad():
+            output = model(**batch)
+        logits = output.logits[batch["input_ids"] == tokenizer.mask_token_id]
+        logits[:, tokenizer.unk_token_id] = -torch.inf
+        assert tokenizer.decode(logits.argmax(-1)) == row.predicted
+        found = [span.recordings[0].similarity for span in output.spans[0]]
+        heard += len(found)
+        expected = sum(found) / len(found) if found else None
+        assert result.similarities.get((row.split, row.row)) == expected
+    assert heard and "similarities" not in result.to_dict()
+
+
+def test_a_control_hears_something_else(tokenizer, bench, model):
+    def heard(**options) -> torch.Tensor:
+        with Spy(model) as spy:
+            evaluate_quietly(model, tokenizer, bench["dev"], spans="gold", batch_size=9, **options)
+        inputs = spy.calls[-1][0]
+        return inputs["audio_embeds"][inputs["audio_positions"] >= 0]
+
+    retrieved, random, again, other = (
+        heard(**options)
+        for options in ({}, {"hearing": "random"}, {"hearing": "random"}, {"hearing": "random", "seed": 1})
+    )
+    assert retrieved.shape == random.shape
+    assert not torch.equal(retrieved, random) and torch.equal(random, again) and not torch.equal(random, other)
+
+
+def test_the_detector_alone_has_the_scores_that_it_has_in_use(tokenizer, bench, model):
+    alone = evaluate_detector(model, bench, batch_size=2)
+    for split, by_task in evaluate_quietly(model, tokenizer, bench).items():
+        assert list(alone[split]) == list(by_task)
+        for task, scores in by_task.items():
+            assert alone[split][task] == {name: getattr(scores, name) for name in alone[split][task]}
+
+
 def test_audio_off_is_the_bert_inside(tokenizer, bench, model):
     plain = BertForMaskedLM(model.config.text_config).eval()
     weights = model.text_model.state_dict()
@@ -160,7 +204,8 @@ def test_audio_off_is_the_bert_inside(tokenizer, bench, model):
         for task, scores in by_task.items():
             assert scores.correct == bert[split][task].correct
             assert scores.span_f1 is not None
-    inputs, output = spy.calls[0]
+    # First the detector reads all rows of a split, five at a time, and there are five.
+    inputs, output = spy.calls[1]
     expected = plain(**{name: inputs[name] for name in tokenizer.model_input_names})
     # The logits over the vocabulary are computed where a row of the batch has a mask.
     masked = (inputs["input_ids"] == tokenizer.mask_token_id).any(0)
@@ -233,16 +278,21 @@ def test_modes_that_cannot_be_are_refused(tokenizer, bench, model):
     for options, message in (
         ({"spans": "all"}, "`spans` must be 'detected' or 'gold', got 'all'"),
         ({"audio": None}, "`audio` must be 'on' or 'off', got None"),
-        ({"spans": "gold", "audio": "off"}, "spans play no part"),
+        ({"spans": "gold", "audio": "off"}, "nothing is heard: leave `spans`"),
+        ({"hearing": "random", "audio": "off"}, "nothing is heard: leave `spans`"),
+        ({"hearing": "music"}, "`hearing` must be one of retrieved, random"),
+        ({"hearing": "label-text"}, "must be 'none'"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate_quietly(model, tokenizer, bench, **options)
     with pytest.raises(ValueError, match="BertForMaskedLM hears nothing"):
         evaluate_quietly(bert, tokenizer, bench, spans="gold")
+    with pytest.raises(ValueError, match="BertForMaskedLM hears nothing"):
+        evaluate_quietly(bert, tokenizer, bench, hearing="random")
     deaf = hearing_audiobert()
     deaf.set_knowledge_base(None)
     with pytest.raises(ValueError, match="looked up in a knowledge base"):
-        evaluate_quietly(deaf, tokenizer, bench, spans="gold")
+        evaluate_quietly(deaf, tokenizer, bench)
 
 
 def test_long_sentences_are_cut_at_the_limit_of_the_model(tokenizer):
@@ -285,10 +335,11 @@ def test_a_split_higher_with_audio(bench, model):
     hearing.tokenizer = tokenizer
     with Spy(hearing) as spy:
         result = evaluate_model(hearing, tokenizer, bench["dev"], spans="gold", progress=False, batch_size=9)
-    (first, _), (second, _) = spy.calls
-    assert [len(inputs["input_ids"]) for inputs in (first, second)] == [5, 2]
+    first, second = (inputs for inputs, _ in spy.calls[2:])
+    assert [len(inputs["input_ids"]) for inputs, _ in spy.calls] == [5, 2, 5, 2]
     masks = [(inputs["input_ids"] == tokenizer.mask_token_id).sum(1).tolist() for inputs in (first, second)]
-    assert sorted(masks[0][-2:]) == sorted(masks[1]) == [1, 2]
+    of_pitch = (first["audio_positions"] >= 0).all(1).nonzero()[:, 0].tolist()
+    assert sorted(masks[0][row] for row in of_pitch) == sorted(masks[1]) == [1, 2]
     assert (second["audio_positions"] >= 0).all() and second["audio_embeds"].abs().sum() > 0
     assert result.scores["data"]["pitch"].correct == sum(row.correct for row in result.rows[3:])
 

@@ -8,7 +8,8 @@ from transformers import TrainerCallback
 
 from audiobert import AudioBertForMaskedLM
 from audiobert.auditorybench import load_auditorybench
-from audiobert.training.audiobert import audible_rows, audiobert_arguments, train_audiobert
+from audiobert.hearing import audible_rows
+from audiobert.training.audiobert import audiobert_arguments, train_audiobert
 from audiobert.training.detector import detector_arguments, train_detector
 
 from audio_fixtures import write_recordings
@@ -112,13 +113,13 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, tmp_path):
         if stop:
             import audiobert.training.audiobert as recipe
 
-            original = recipe.Trainer
-            recipe.Trainer = lambda **kwargs: original(**kwargs, callbacks=[Stop()])
+            original = recipe.AnswerTrainer
+            recipe.AnswerTrainer = lambda **kwargs: original(**kwargs, callbacks=[Stop()])
             try:
                 with pytest.raises(KeyboardInterrupt):
                     train_audiobert(model, data, args)
             finally:
-                recipe.Trainer = original
+                recipe.AnswerTrainer = original
             model = untrained_audiobert()
         train_audiobert(model, data, args)
         return model.state_dict()

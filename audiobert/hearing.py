@@ -1,0 +1,242 @@
+"""What is heard at the spans of a row: the recordings that retrieval finds, or in their place those of a control."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset, Features, Value
+from transformers import PreTrainedTokenizerBase
+
+from audiobert.modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from audiobert.modeling.knowledge_audiobert import Retrieval
+
+from .benchmark.splitting import normalise_sentence
+from .data import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_auditorybench
+from .likelihood import in_evaluation_mode
+from .masked import logits_of_columns
+
+Hearing = Literal["retrieved", "random", "other-span", "oracle", "label-text"]
+LABEL_TEXT = "label-text"
+
+Row = dict[str, Any]
+# From a row, the number of one of its spans and what was retrieved for that span: the recordings that are heard.
+Chooser = Callable[[Row, int, Retrieval], list[int]]
+
+
+def audible_rows(
+    model: AudioBertForMaskedLM,
+    dataset: Dataset,
+    batch_size: int = 64,
+    hearing: Hearing = "retrieved",
+    seed: int = 0,
+) -> Dataset:
+    """
+    The rows of `load_auditorybench`, tokenized, with what is heard at their spans.
+
+    Args:
+        model: whose detector reads the rows of which no span could be aligned.
+        dataset: columns sentence, answer, spans and task.
+        batch_size: rows that the detector reads at once.
+        hearing, seed: see [`hear`].
+
+    Returns:
+        The columns of `tokenize_auditorybench` and `recordings`: for each span the indices of its recordings in the
+        model's knowledge base, best first; no column `recordings` if the model injects nothing.
+    """
+    tokenized = tokenize_auditorybench(dataset, model.tokenizer, model.config.text_config.max_position_embeddings)
+    rows = tokenized.to_list()
+    detect(model, [row for row in rows if not row["audio_positions"]], batch_size)
+    hear(model, rows, hearing, seed)
+    features = dict(tokenized.features)
+    if model.config.injection != "none":
+        features["recordings"] = [[Value("int64")]]
+    columns = {name: [row[name] for row in rows] for name in features}
+    return Dataset.from_dict(columns, features=Features(features), split=tokenized.split)
+
+
+def detect(
+    model: AudioBertForMaskedLM,
+    rows: Sequence[Row],
+    batch_size: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """
+    Puts into each tokenized row the spans that the model's detector finds: `audio_positions` and `span_texts` in place
+    of those that were there, and `detected`, 1 on tokens of spans and 0 on others.
+
+    Args:
+        model: with its tokenizer, in any mode.
+        rows: of `tokenize_auditorybench`.
+        batch_size: rows at once; rows of like length share a batch.
+        advance: called with the number of rows that are done.
+    """
+    collate = AudioBertDataCollator(model.tokenizer)
+    alike = sorted(rows, key=lambda row: len(row["input_ids"]))
+    no_columns = torch.tensor([], dtype=torch.long)
+    # Spans are read off BERT's hidden states; its scores of the vocabulary are not needed.
+    with torch.no_grad(), in_evaluation_mode(model), logits_of_columns(model, no_columns):
+        for start in range(0, len(alike), batch_size):
+            chosen = alike[start : start + batch_size]
+            inputs = [{name: row[name] for name in model.tokenizer.model_input_names} for row in chosen]
+            batch = {name: value.to(model.device) for name, value in collate(inputs).items()}
+            # No positions: the plain pass is all that the detector needs.
+            silent = torch.full((len(chosen), 1), NO_SPAN, device=model.device)
+            span_logits = model(**batch, audio_positions=silent).span_logits
+            found = model.detect_spans(batch["input_ids"], span_logits, batch["attention_mask"])
+            for row, spans in zip(chosen, found, strict=True):
+                row["detected"] = [0] * len(row["input_ids"])
+                for span in spans:
+                    row["detected"][span.start : span.end] = [1] * (span.end - span.start)
+                row["audio_positions"] = [span.start for span in spans]
+                row["span_texts"] = [span.text for span in spans]
+            advance(len(chosen))
+
+
+def hear(
+    model: AudioBertForMaskedLM, rows: Sequence[Row], hearing: Hearing = "retrieved", seed: int = 0
+) -> list[float | None]:
+    """
+    Puts into each row what is heard at its spans.
+
+    - retrieved: the recordings that the span's text finds, as in use.
+    - random: recordings of the knowledge base drawn for this row and place, whatever the text says.
+    - other-span: what was retrieved for another span of the same task, drawn for this row and place. The sounds are
+      those of the data, in the wrong places.
+    - oracle: recordings drawn among those that bear the right label: the answer's, or in rows of pitch the longest
+      label whose words all stand in the span. Where no label fits, what was retrieved. It knows the answer, so it is
+      no result: it says what perfect retrieval of labels could bring.
+    - label-text: no sound. The label of the best recording is written before the span, in parentheses:
+      "(cat) meow is the sound a [MASK] makes." A row that would become too long is left as it is.
+
+    All of them take as many recordings per span as the model retrieves (`config.retrieval_top_k`), or fewer where there
+    are fewer. Draws depend on `seed`, the sentence and the place alone.
+
+    Args:
+        model: with its tokenizer and, unless it injects nothing, its knowledge base.
+        rows: tokenized, with `audio_positions`, `span_texts`, sentence, answer and task. They get `recordings`, for
+            each span the indices of its recordings (not if the model injects nothing), and with "label-text" longer
+            `input_ids` and all that goes with them.
+        hearing: one of the above.
+        seed: of the draws.
+
+    Returns:
+        For each row the mean over its spans of the similarity of what was retrieved; None where nothing was looked up.
+
+    Raises:
+        ValueError: if the model cannot hear in this way, or no span differs from the others for "other-span".
+    """
+    check_hearing(model, hearing)
+    if model.config.injection == "none" and hearing != LABEL_TEXT:
+        return [None] * len(rows)
+    found = _retrievals(model, rows)
+    if hearing == LABEL_TEXT:
+        _write_labels(model, rows, found)
+    else:
+        choose = _chooser(model, rows, found, hearing, seed)
+        for row in rows:
+            row["recordings"] = [choose(row, place, found[text]) for place, text in enumerate(row["span_texts"])]
+    similarities = [[found[text].recordings[0].similarity for text in row["span_texts"]] for row in rows]
+    return [sum(values) / len(values) if values else None for values in similarities]
+
+
+def check_hearing(model: AudioBertForMaskedLM, hearing: Hearing) -> None:
+    """Raises ValueError if the model cannot hear in this way."""
+    if hearing not in Hearing.__args__:
+        raise ValueError(f"`hearing` must be one of {', '.join(Hearing.__args__)}, got {hearing!r}.")
+    silent = model.config.injection == "none"
+    if silent and hearing not in ("retrieved", LABEL_TEXT):
+        raise ValueError(f"This model hears no sound (its `config.injection` is 'none'), so not {hearing!r} either.")
+    if not silent and hearing == LABEL_TEXT:
+        raise ValueError("Labels as text go in the place of sound: `config.injection` must be 'none'.")
+    if model.knowledge_base is None and (not silent or hearing == LABEL_TEXT):
+        raise ValueError("Spans are looked up in a knowledge base: call `model.set_knowledge_base(...)` first.")
+
+
+def _retrievals(model: AudioBertForMaskedLM, rows: Iterable[Row]) -> dict[str, Retrieval]:
+    texts = list(dict.fromkeys(text for row in rows for text in row["span_texts"]))
+    return dict(zip(texts, model.knowledge_base.search(texts, model.config.retrieval_top_k), strict=True))
+
+
+def _chooser(
+    model: AudioBertForMaskedLM, rows: Sequence[Row], found: dict[str, Retrieval], hearing: Hearing, seed: int
+) -> Chooser:
+    sounds, top_k = model.knowledge_base, model.config.retrieval_top_k
+
+    def draw(row: Row, place: int, pool: Sequence[Any], count: int) -> list[Any]:
+        return random.Random(f"{seed} {place} {row['sentence']}").sample(pool, min(count, len(pool)))
+
+    if hearing == "random":
+        return lambda row, place, _: draw(row, place, range(len(sounds)), top_k)
+    if hearing == "other-span":
+        texts = {task: _distinct_texts(rows, task) for task in dict.fromkeys(row["task"] for row in rows)}
+
+        def of_another_span(row: Row, place: int, _: Retrieval) -> list[int]:
+            # Of two different texts at least one is not the span's own.
+            other = next(text for text in draw(row, place, texts[row["task"]], 2) if text != row["span_texts"][place])
+            return list(found[other].indices)
+
+        return of_another_span
+    if hearing == "oracle":
+        by_label = _recordings_by_label(sounds)
+
+        def of_the_label(row: Row, place: int, retrieved: Retrieval) -> list[int]:
+            label = right_label(row, place, by_label)
+            return list(retrieved.indices) if label is None else draw(row, place, by_label[label], top_k)
+
+        return of_the_label
+    return lambda _row, _place, retrieved: list(retrieved.indices)
+
+
+def _distinct_texts(rows: Iterable[Row], task: str) -> list[str]:
+    texts = list(dict.fromkeys(text for row in rows if row["task"] == task for text in row["span_texts"]))
+    if len(texts) == 1:
+        raise ValueError(f"All spans of task {task} are {texts[0]!r}: there is no other span whose recording to take.")
+    return texts
+
+
+def _recordings_by_label(sounds: AudioBertKnowledgeBase) -> dict[str, list[int]]:
+    by_label: dict[str, list[int]] = {}
+    for index in range(len(sounds)):
+        # Labels of datasets are often written with underscores.
+        label = normalise_sentence(sounds.recording(index).label.replace("_", " "))
+        by_label.setdefault(label, []).append(index)
+    return by_label
+
+
+def right_label(row: Row, place: int, labels: Iterable[str]) -> str | None:
+    """Which of the normalised `labels` is the right one at a span, as [`hear`] says of the oracle; None if none is."""
+    if row["task"] == "pitch":
+        words = set(normalise_sentence(row["span_texts"][place]).split())
+        fitting = [label for label in labels if label and set(label.split()) <= words]
+    else:
+        fitting = [label for label in labels if label == normalise_sentence(row["answer"])]
+    return max(fitting, key=len, default=None)
+
+
+def _write_labels(model: AudioBertForMaskedLM, rows: Iterable[Row], found: dict[str, Retrieval]) -> None:
+    longest = model.config.text_config.max_position_embeddings
+    for row in rows:
+        labels = [found[text].recordings[0].label.replace("_", " ") for text in row["span_texts"]]
+        _write_before_spans(row, [f"({label})" for label in labels], model.tokenizer, longest)
+
+
+def _write_before_spans(row: Row, notes: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+    written = [tokenizer(note, add_special_tokens=False)["input_ids"] for note in notes]
+    if len(row["input_ids"]) + sum(map(len, written)) > longest:
+        return
+    # All columns with a value per token; what is written counts as no part of the answer or of a span.
+    fills = {"attention_mask": 1, "token_type_ids": 0, "labels": IGNORED, "span_labels": IGNORED, "detected": 0}
+    columns = [name for name in fills if name in row]
+    positions = row["audio_positions"]
+    for place in sorted(range(len(positions)), key=positions.__getitem__, reverse=True):
+        start, tokens = positions[place], written[place]
+        for name in columns:
+            row[name] = [*row[name][:start], *[fills[name]] * len(tokens), *row[name][start:]]
+        row["input_ids"] = [*row["input_ids"][:start], *tokens, *row["input_ids"][start:]]
+    row["audio_positions"] = [
+        position + sum(len(tokens) for tokens, other in zip(written, positions, strict=True) if other <= position)
+        for position in positions
+    ]
