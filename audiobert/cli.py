@@ -16,6 +16,7 @@ from rich.table import Table
 from . import evaluation_cli
 from .benchmark import cli as benchmark
 from .console import err, out, plain_errors
+from .reproduction import cli as reproduction
 
 if TYPE_CHECKING:
     from .inference import Answer, PromptAnswer
@@ -317,6 +318,12 @@ def _report_scores(output: Path, scores: dict[str, float], on: str) -> None:
 
 
 app.add_typer(evaluation_cli.app)
+
+
+# --- reproduction ----------------------------------------------------------------------------------------------------
+
+
+app.command("reproduce")(reproduction.reproduce_command)
 
 
 # --- benchmark construction ------------------------------------------------------------------------------------------

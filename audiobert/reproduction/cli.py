@@ -1,0 +1,79 @@
+"""The command `audiobert reproduce`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from audiobert.console import err, out, plain_errors
+
+
+class PresetName(str, Enum):
+    paper = "paper"
+    tiny = "tiny"
+
+
+@plain_errors
+def reproduce_command(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the runs and of their report.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of AuditoryBench's CSV files.")],
+    tables: Annotated[str, typer.Option(help="Tables of the paper, with commas between them.")] = "1,2,3,4",
+    preset: Annotated[
+        PresetName, typer.Option(help="The paper's checkpoints and values, or what two cores can do.")
+    ] = PresetName.paper,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model.")] = 5,
+    text: Annotated[
+        Path | None, typer.Option(help="Folder with WikiText's valid.txt and test.txt, to measure plain English.")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of the knowledge base's recordings, to train the audio encoder.")
+    ] = None,
+    sheets: Annotated[Path | None, typer.Option(help="Folder of human evaluation's sheets, for Table IV.")] = None,
+    berts: Annotated[
+        list[str] | None, typer.Option("--bert", help="In the place of the preset's BERTs, such as a local copy.")
+    ] = None,
+    ast: Annotated[str | None, typer.Option(help="In the place of the preset's AST.")] = None,
+    knowledge_base: Annotated[str | None, typer.Option(help="Knowledge base: a folder or a Hub id.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Cut every training short, to try out whether all works.")
+    ] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Show the runs and what they will take, and stop.")] = False,
+) -> None:
+    """Trains and evaluates what the paper's tables need, and reports it; what is done already is not done again."""
+    from .planning import make_plan
+    from .presets import PRESETS
+    from .reproducing import reproduce, with_local_copies
+    from .runs import Workshop
+
+    numbers = _numbers(tables)
+    chosen = with_local_copies(PRESETS[preset.value], berts or (), ast, knowledge_base)
+    hears = chosen.audio == "trained" and 3 in numbers
+    if hears != (audio is not None):
+        raise ValueError(
+            f"Preset {chosen.name} needs --audio for Table III, the folder of the recordings."
+            if hears
+            else f"--audio means nothing for preset {chosen.name} and these tables; leave it out."
+        )
+    if sheets is not None and 4 not in numbers:
+        raise ValueError("--sheets means nothing without Table IV; leave it out.")
+    workshop = Workshop(output, chosen, data, text, audio, max_steps)
+    plan = make_plan(workshop, numbers, seeds)
+    out.print(plan.to_table())
+    out.print(str(plan), highlight=False)
+    if plan_only:
+        return
+    failures = reproduce(plan, workshop, numbers, seeds, sheets, lambda line: out.print(escape(line), highlight=False))
+    if failures:
+        err.print(f"{len(failures)} of {len(plan.runs)} runs failed; start the same command again to retry them.")
+        raise typer.Exit(1)
+
+
+def _numbers(tables: str) -> list[int]:
+    parts = [part.strip() for part in tables.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--tables are numbers with commas between them, such as 2,3, got {tables!r}.")
+    return sorted(set(map(int, parts)))

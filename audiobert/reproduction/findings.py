@@ -1,0 +1,232 @@
+"""What the results of a reproduction say: every accuracy, interval and test, computed once for tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from audiobert.comparison import AccuracyReport, Comparison, accuracy_report, compare
+from audiobert.predictions import RowPrediction
+from audiobert.preservation import Preservation
+from audiobert.strata import StrataReport, stratify
+
+from .results import (
+    AUDIOBERT,
+    BERT,
+    LINEAR,
+    MAJORITY,
+    NO_AUDIO,
+    TRAINED_CONTROLS,
+    Answers,
+    DetectorAlarms,
+    DetectorScores,
+    Results,
+)
+
+# Of a p value after Holm's correction.
+SIGNIFICANT = 0.05
+_ORDER = (MAJORITY, LINEAR, BERT)
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """One figure, measured with several training seeds."""
+
+    seeds: int
+    mean: float
+    sd: float | None
+    """The sample standard deviation; None for one seed."""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> OverSeeds:
+        """From at least one value."""
+        return cls(len(values), float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class DetectorFinding:
+    """A detector's F1, from 0 to 1, on one task of one split (Table II)."""
+
+    trained_on: str
+    split: str
+    task: str
+    rows: int
+    token_f1: OverSeeds
+    exact_f1: OverSeeds
+
+
+@dataclass(frozen=True)
+class AlarmFinding:
+    """What a detector finds in plain English, where there is nothing to find."""
+
+    trained_on: str
+    passages: int
+    words: int
+    per_1000_words: OverSeeds
+    passages_with_alarm: OverSeeds
+    """Share of the passages, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """
+    Attributes:
+        models: Table III's, in the order they are shown: those that hear nothing, the controls, AudioBERT.
+        seeds: of each model; 0 for one that has none.
+        accuracies: None without answers.
+        comparisons: AudioBERT with each model that stands beside it; the control without audio first.
+        other_sizes: by name, each AudioBERT on another BERT, as "AudioBERT (bert-base)", with its own control without
+            audio.
+        strata: of AudioBERT and the control without audio; None if there is neither, or no train data.
+        detectors, alarms: Table II.
+        perplexities: pseudo-perplexity by mode, one of `audiobert.preservation.MODES`.
+    """
+
+    models: tuple[str, ...]
+    seeds: Mapping[str, int]
+    accuracies: AccuracyReport | None
+    comparisons: Mapping[str, Comparison]
+    other_sizes: Mapping[str, Comparison]
+    strata: StrataReport | None
+    detectors: tuple[DetectorFinding, ...]
+    alarms: tuple[AlarmFinding, ...]
+    perplexities: Mapping[str, OverSeeds]
+
+    def significant(self, control: str, ahead: bool) -> list[str]:
+        """The columns in which both tests, after Holm, say that AudioBERT is ahead of a control (or else behind)."""
+        return significant_columns(self.comparisons[control], ahead)
+
+
+def significant_columns(comparison: Comparison, ahead: bool) -> list[str]:
+    """Those, as "animal dev", in which both tests, after Holm, say that the audio is ahead (or else behind)."""
+    return [
+        f"{column.task} {column.split}"
+        for column in comparison.columns
+        if max(column.mcnemar_p_holm, column.bootstrap_p_holm) <= SIGNIFICANT and (column.difference > 0) == ahead
+    ]
+
+
+def find(results: Results) -> Findings:
+    """
+    Computes what the report tells.
+
+    Raises:
+        ValueError: a model has two results of one seed, or models answered different rows, with their names.
+    """
+    runs = _runs(results.answers)
+    models = _in_order(runs)
+    seeds = {model: sum(a.model == model and a.seed is not None for a in results.answers) for model in models}
+    heard = {model: runs[model] for model in (AUDIOBERT, NO_AUDIO) if model in runs}
+    return Findings(
+        models=models,
+        seeds=seeds,
+        accuracies=accuracy_report({model: runs[model] for model in models}) if runs else None,
+        comparisons=_comparisons(runs, models),
+        other_sizes=_other_sizes(runs),
+        strata=stratify(heard, results.train, _similarities(results.answers)) if heard and results.train else None,
+        detectors=_detectors(results.detectors),
+        alarms=_alarms(results.alarms),
+        perplexities=_perplexities(results.preservation),
+    )
+
+
+def _runs(answers: Iterable[Answers]) -> dict[str, list[list[RowPrediction]]]:
+    by_seed: dict[str, dict[int | None, list[RowPrediction]]] = {}
+    for given in answers:
+        seeds = by_seed.setdefault(given.model, {})
+        if given.seed in seeds:
+            raise ValueError(f"There are two results of {given.model} with seed {given.seed}: give each seed once.")
+        seeds[given.seed] = given.rows
+    return {model: list(seeds.values()) for model, seeds in by_seed.items()}
+
+
+def _in_order(models: Iterable[str]) -> tuple[str, ...]:
+    # Checkpoints under names of their own stand with BERT: they hear nothing either.
+    kinds = (*_ORDER, "", *TRAINED_CONTROLS, AUDIOBERT)
+
+    def place(model: str) -> tuple[int, bool]:
+        kind, size = _kind_and_size(model)
+        return kinds.index(kind if kind in kinds else ""), not size
+
+    return tuple(sorted(models, key=place))
+
+
+def _kind_and_size(model: str) -> tuple[str, str]:
+    """ "AudioBERT (bert-base)" is an AudioBERT on another BERT than that of "AudioBERT"; size "" for the rest."""
+    kind, _, size = model.partition(" (")
+    return (kind, size.removesuffix(")")) if kind in (BERT, AUDIOBERT, *TRAINED_CONTROLS) else (model, "")
+
+
+def _comparisons(runs: Mapping[str, list[list[RowPrediction]]], models: Sequence[str]) -> dict[str, Comparison]:
+    # The one that says whether audio helped comes first.
+    controls = sorted((model for model in models if not _kind_and_size(model)[1]), key=lambda model: model != NO_AUDIO)
+    if AUDIOBERT not in runs:
+        return {}
+    return {control: _compared(runs, AUDIOBERT, control) for control in controls if control != AUDIOBERT}
+
+
+def _other_sizes(runs: Mapping[str, list[list[RowPrediction]]]) -> dict[str, Comparison]:
+    found = {}
+    for model in runs:
+        kind, size = _kind_and_size(model)
+        if kind == AUDIOBERT and size and f"{NO_AUDIO} ({size})" in runs:
+            found[model] = _compared(runs, model, f"{NO_AUDIO} ({size})")
+    return found
+
+
+def _compared(runs: Mapping[str, list[list[RowPrediction]]], model: str, control: str) -> Comparison:
+    try:
+        return compare(runs[model], runs[control])
+    except ValueError as error:
+        raise ValueError(f"{model} cannot be compared with {control}. {error}") from error
+
+
+def _similarities(answers: Iterable[Answers]) -> dict[tuple[str, int], float] | None:
+    """Of each row in which AudioBERT heard something, the mean over the seeds that did."""
+    heard: dict[tuple[str, int], list[float]] = {}
+    for given in answers:
+        if given.model == AUDIOBERT:
+            for row, similarity in given.similarities.items():
+                heard.setdefault(row, []).append(similarity)
+    return {row: float(np.mean(values)) for row, values in heard.items()} or None
+
+
+def _detectors(scores: Iterable[DetectorScores]) -> tuple[DetectorFinding, ...]:
+    groups: dict[tuple[str, str, str], list[DetectorScores]] = {}
+    for score in scores:
+        groups.setdefault((score.trained_on, score.split, score.task), []).append(score)
+    return tuple(
+        DetectorFinding(
+            *key,
+            rows=group[0].rows,
+            token_f1=OverSeeds.of([score.token_f1 for score in group]),
+            exact_f1=OverSeeds.of([score.exact_f1 for score in group]),
+        )
+        for key, group in groups.items()
+    )
+
+
+def _alarms(alarms: Iterable[DetectorAlarms]) -> tuple[AlarmFinding, ...]:
+    groups: dict[str, list[DetectorAlarms]] = {}
+    for alarm in alarms:
+        groups.setdefault(alarm.trained_on, []).append(alarm)
+    return tuple(
+        AlarmFinding(
+            trained_on,
+            passages=group[0].alarms.passages,
+            words=group[0].alarms.words,
+            per_1000_words=OverSeeds.of([one.alarms.per_1000_words for one in group]),
+            passages_with_alarm=OverSeeds.of([one.alarms.passages_with_alarm / one.alarms.passages for one in group]),
+        )
+        for trained_on, group in groups.items()
+    )
+
+
+def _perplexities(preservation: Mapping[int, Preservation]) -> dict[str, OverSeeds]:
+    by_mode: dict[str, list[float]] = {}
+    for measured in preservation.values():
+        for mode, perplexity in measured.pseudo_perplexity.items():
+            by_mode.setdefault(mode, []).append(perplexity.value)
+    return {mode: OverSeeds.of(values) for mode, values in by_mode.items()}

@@ -1,0 +1,95 @@
+"""What a reproduction trains and evaluates, and with which values: the paper's, or those that two cores can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Stands for the checkpoint that comes with the package.
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The values of one training; all else is the recipe's own (`audiobert.training`)."""
+
+    epochs: float
+    batch_size: int
+    """Rows per step, over all devices together."""
+    learning_rate: float
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model of Table III that is evaluated as it is."""
+
+    name: str
+    checkpoint: str
+    kind: Literal["masked", "causal"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """
+    Attributes:
+        name: paper or tiny.
+        berts: checkpoints that AudioBERT is built on; controls and Table II are of the last one, of the others only
+            AudioBERT and the same without audio. Either BERTs, or AudioBERTs whose parts are used.
+        ast: the audio encoder that goes with a BERT; with an AudioBERT its own is used.
+        knowledge_base: likewise; to be built with `audiobert build-knowledge-base` where None.
+        baselines: other models of Table III.
+        detector, adapter: the trainings of the span detector, and of LoRA with the map from audio to text.
+        audio: whether the audio encoder is trained, or its embeddings cached.
+        variants: whether a variant of each train row is trained on too (`audiobert.training.variants`).
+        silence: whether the detector also learns from plain text, in which nothing is to be heard.
+        detector_layers: the detector's size, as fields of `AudioBertConfig`.
+    """
+
+    name: str
+    berts: tuple[str, ...]
+    ast: str | None
+    knowledge_base: str | None
+    baselines: tuple[Baseline, ...]
+    detector: Recipe
+    adapter: Recipe
+    audio: Literal["cached", "trained"]
+    variants: bool
+    silence: bool
+    detector_layers: dict[str, int] = field(default_factory=dict)
+
+
+PAPER = Preset(
+    name="paper",
+    berts=("google-bert/bert-base-uncased", "google-bert/bert-large-uncased"),
+    ast="MIT/ast-finetuned-audioset-10-10-0.4593",
+    knowledge_base=None,
+    baselines=(
+        Baseline("BERT-base", "google-bert/bert-base-uncased", "masked"),
+        Baseline("BERT-large", "google-bert/bert-large-uncased", "masked"),
+        Baseline("RoBERTa-base", "FacebookAI/roberta-base", "masked"),
+        Baseline("RoBERTa-large", "FacebookAI/roberta-large", "masked"),
+        Baseline("Gemma2-2B", "google/gemma-2-2b", "causal"),
+        Baseline("LLaMA3.1-8B", "meta-llama/Llama-3.1-8B", "causal"),
+    ),
+    # The paper's detector is a BERT-base of its own, at 1e-5; ours is a head on a BERT that stays as it is.
+    detector=Recipe(epochs=5, batch_size=16, learning_rate=1e-3),
+    adapter=Recipe(epochs=20, batch_size=32, learning_rate=3e-4),
+    audio="trained",
+    variants=False,
+    silence=False,
+)
+TINY = Preset(
+    name="tiny",
+    berts=(BUNDLED,),
+    ast=None,
+    knowledge_base=None,
+    baselines=(),
+    detector=Recipe(epochs=2, batch_size=48, learning_rate=1.5e-3, weight_decay=0.01),
+    adapter=Recipe(epochs=2, batch_size=32, learning_rate=5e-4, weight_decay=0.01),
+    audio="cached",
+    variants=True,
+    silence=True,
+    detector_layers={"detector_hidden_size": 128, "detector_num_layers": 2},
+)
+PRESETS = {preset.name: preset for preset in (PAPER, TINY)}

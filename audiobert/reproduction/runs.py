@@ -1,0 +1,372 @@
+"""The runs of a reproduction: each trains or evaluates one model and leaves what it found in a folder of its own."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, TrainingArguments, set_seed
+
+from audiobert import bundled
+from audiobert.auditorybench import FEATURES, load_auditorybench
+from audiobert.causal import load_causal, predict_causal
+from audiobert.controls import linear_control, majority_control
+from audiobert.evaluation import EvaluationResult, evaluate_detector, evaluate_model
+from audiobert.hearing import LABEL_TEXT, Hearing
+from audiobert.masked import load_masked
+from audiobert.modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from audiobert.plain_text import read_passages, sample_passages
+from audiobert.predictions import RowPrediction, load_predictions, save_predictions
+from audiobert.preservation import FalseAlarms, Preservation, false_alarms, measure_preservation
+from audiobert.training.arguments import CHECKPOINTS_FOLDER
+from audiobert.training.audiobert import audiobert_arguments, train_audiobert
+from audiobert.training.detector import detector_arguments, train_detector
+from audiobert.training.variants import silent_rows, varied_rows
+
+from .presets import BUNDLED, Baseline, Preset, Recipe
+from .results import (
+    AUDIOBERT,
+    LINEAR,
+    MAJORITY,
+    NO_AUDIO,
+    ORACLE,
+    OTHER_SPAN,
+    RANDOM,
+    Answers,
+    DetectorAlarms,
+    DetectorScores,
+)
+from .results import (
+    LABEL_TEXT as LABEL_TEXT_MODEL,
+)
+
+GROUPS = {"animal": ("animal",), "pitch": ("pitch",), "both": ("animal", "pitch")}
+# How each model of Table III that is trained hears, and whether it has audio at all.
+HEARINGS: dict[str, tuple[Hearing, bool]] = {
+    AUDIOBERT: ("retrieved", True),
+    NO_AUDIO: ("retrieved", False),
+    RANDOM: ("random", True),
+    OTHER_SPAN: ("other-span", True),
+    LABEL_TEXT_MODEL: (LABEL_TEXT, False),
+    ORACLE: ("oracle", True),
+}
+EVALUATION_BATCH = 64
+# Passages whose every token is predicted, which takes long.
+PERPLEXITY_PASSAGES = 100
+
+PREDICTIONS_FILE = "predictions.jsonl"
+SIMILARITIES_FILE = "similarities.json"
+SCORES_FILE = "scores.json"
+DETECTOR_FILE = "detector.safetensors"
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    Attributes:
+        name: of the run and its folder.
+        kind: control, bert, baseline, detector, audiobert or preservation.
+        what: the model's name as in the results, or for a detector the group it is trained on.
+        seed: None for what has no seed.
+        bert: the checkpoint that it is built on; None for a control without one.
+        needs: runs that must be done before.
+    """
+
+    name: str
+    kind: str
+    what: str
+    seed: int | None = None
+    bert: str | None = None
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """
+    Where the runs happen and what they take.
+
+    Attributes:
+        out: the runs lie in its folder `runs`.
+        preset: the values.
+        data: folder of AuditoryBench's CSV files.
+        text: folder with WikiText's valid.txt, of which detectors learn silence, and test.txt, which is measured on.
+        audio: folder of the recordings, where the audio encoder is trained.
+        max_steps: a limit for every training, to try out whether all works.
+    """
+
+    out: Path
+    preset: Preset
+    data: Path
+    text: Path | None = None
+    audio: Path | None = None
+    max_steps: int | None = None
+
+    @cached_property
+    def dataset(self) -> DatasetDict:
+        return load_auditorybench(self.data)
+
+    @cached_property
+    def knowledge_base(self) -> AudioBertKnowledgeBase:
+        """One for all models, so that what one has looked up no other has to."""
+        if self.preset.knowledge_base is None:
+            return AudioBertForMaskedLM.from_pretrained(checkpoint_of(self.preset.berts[-1])).knowledge_base
+        return AudioBertKnowledgeBase.from_pretrained(self.preset.knowledge_base)
+
+    @cached_property
+    def adapter_rows(self) -> DatasetDict:
+        train = self.dataset["train"]
+        rows = varied_rows(train, seed=0) if self.preset.variants else train
+        return DatasetDict({**self.dataset, "train": rows})
+
+    @cached_property
+    def silence(self) -> Dataset:
+        """Plain sentences for the detector, none if the preset has it so or there is no text."""
+        rows = []
+        if self.preset.silence and self.text is not None:
+            rows = silent_rows(read_passages(self.text / "valid.txt"))
+        return Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
+
+    @cached_property
+    def passages(self) -> list[str]:
+        """Plain English that is measured on."""
+        return read_passages(self.text / "test.txt")
+
+    def folder(self, name: str) -> Path:
+        return self.out / "runs" / name
+
+    def is_done(self, name: str) -> bool:
+        return self.folder(name).is_dir()
+
+    def is_begun(self, name: str) -> bool:
+        return _unfinished(self.folder(name)).is_dir()
+
+
+def do_run(run: Run, workshop: Workshop) -> None:
+    """
+    Does a run unless it is done. One that was cut off goes on from its last checkpoint; what it leaves is moved to its
+    place when it is whole. Under `accelerate launch` all processes train together and the first one does the rest.
+    """
+    folder = workshop.folder(run.name)
+    if folder.is_dir():
+        return
+    missing = [name for name in run.needs if not workshop.is_done(name)]
+    if missing:
+        raise ValueError(f"Run {run.name} needs {', '.join(missing)}, which failed or was left out.")
+    unfinished = _unfinished(folder)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    _KINDS[run.kind](run, workshop, unfinished)
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        shutil.rmtree(unfinished / CHECKPOINTS_FOLDER, ignore_errors=True)
+        unfinished.rename(folder)
+    state.wait_for_everyone()
+    # A Trainer and its model hold on to each other.
+    gc.collect()
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.unfinished")
+
+
+# --- what the runs do ------------------------------------------------------------------------------------------------
+
+
+def _control(run: Run, workshop: Workshop, folder: Path) -> None:
+    if PartialState().is_main_process:
+        control = {MAJORITY: majority_control, LINEAR: linear_control}[run.what]
+        save_predictions(folder / PREDICTIONS_FILE, control(workshop.dataset))
+
+
+def _bert(run: Run, workshop: Workshop, folder: Path) -> None:
+    if PartialState().is_main_process:
+        model = start_model(run.bert, workshop).to(PartialState().device)
+        _save_answers(
+            folder, evaluate_model(model, model.tokenizer, workshop.dataset, batch_size=EVALUATION_BATCH, audio="off")
+        )
+
+
+def _baseline(run: Run, workshop: Workshop, folder: Path) -> None:
+    if not PartialState().is_main_process:
+        return
+    baseline = baseline_of(run, workshop.preset)
+    load, predict = (load_causal, predict_causal) if baseline.kind == "causal" else (load_masked, _masked_answers)
+    model, tokenizer = load(baseline.checkpoint)
+    rows = predict(model.to(PartialState().device), tokenizer, workshop.dataset)
+    save_predictions(folder / PREDICTIONS_FILE, rows)
+
+
+def _masked_answers(model: Any, tokenizer: Any, dataset: DatasetDict) -> list[RowPrediction]:
+    return evaluate_model(model, tokenizer, dataset, batch_size=EVALUATION_BATCH).rows
+
+
+def _detector(run: Run, workshop: Workshop, folder: Path) -> None:
+    set_seed(run.seed)
+    model = start_model(run.bert, workshop)
+    of_group = {name: _of_tasks(part, GROUPS[run.what]) for name, part in workshop.dataset.items()}
+    train = concatenate_datasets([of_group["train"], workshop.silence])
+    args = _arguments(detector_arguments, folder, workshop.preset.detector, run.seed, workshop.max_steps)
+    train_detector(model, DatasetDict({**of_group, "train": train}), args)
+    if not PartialState().is_main_process:
+        return
+    weights = {name: value.cpu().contiguous() for name, value in model.detector.state_dict().items()}
+    save_file(weights, folder / DETECTOR_FILE)
+    alarms = None if workshop.text is None else asdict(false_alarms(model, workshop.passages))
+    scores = {"scores": evaluate_detector(model, workshop.dataset), "alarms": alarms}
+    (folder / SCORES_FILE).write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+
+
+def _audiobert(run: Run, workshop: Workshop, folder: Path) -> None:
+    hearing, with_audio = hearing_of(run)
+    set_seed(run.seed)
+    model = start_model(run.bert, workshop)
+    model.detector.load_state_dict(load_file(workshop.folder(run.needs[0]) / DETECTOR_FILE))
+    args = _arguments(audiobert_arguments, folder, workshop.preset.adapter, run.seed, workshop.max_steps)
+    audio = workshop.preset.audio if with_audio else "none"
+    audio_dir = workshop.audio if audio == "trained" else None
+    train_audiobert(model, workshop.adapter_rows, args, audio=audio, audio_dir=audio_dir, hearing=hearing)
+    if PartialState().is_main_process:
+        result = evaluate_model(
+            model, model.tokenizer, workshop.dataset, batch_size=EVALUATION_BATCH, hearing=hearing, seed=run.seed
+        )
+        _save_answers(folder, result)
+        model.save_pretrained(folder / MODEL_FOLDER)
+
+
+def _preservation(run: Run, workshop: Workshop, folder: Path) -> None:
+    if PartialState().is_main_process:
+        model = AudioBertForMaskedLM.from_pretrained(workshop.folder(run.needs[0]) / MODEL_FOLDER)
+        few = sample_passages(workshop.passages, PERPLEXITY_PASSAGES)
+        found = measure_preservation(model.to(PartialState().device), workshop.passages, few)
+        (folder / SCORES_FILE).write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
+
+
+_KINDS: dict[str, Callable[[Run, Workshop, Path], None]] = {
+    "control": _control,
+    "bert": _bert,
+    "baseline": _baseline,
+    "detector": _detector,
+    "audiobert": _audiobert,
+    "preservation": _preservation,
+}
+
+
+def hearing_of(run: Run) -> tuple[Hearing, bool]:
+    """How the model of a run hears, and whether it has audio at all."""
+    return HEARINGS[run.what.split(" (")[0]]
+
+
+def baseline_of(run: Run, preset: Preset) -> Baseline:
+    """The baseline that a run evaluates."""
+    return next(baseline for baseline in preset.baselines if baseline.name == run.what)
+
+
+def checkpoint_of(name: str) -> str:
+    """Where a checkpoint of a preset lies: a folder or a Hub id."""
+    return str(bundled()) if name == BUNDLED else name
+
+
+def start_model(name: str, workshop: Workshop) -> AudioBertForMaskedLM:
+    """
+    An AudioBERT with adapter, detector and map from audio to text as they are before any training.
+
+    Args:
+        name: a BERT, or an AudioBERT of which BERT, audio encoder and knowledge base are taken.
+        workshop: its preset has the rest.
+    """
+    checkpoint, preset = checkpoint_of(name), workshop.preset
+    if AutoConfig.from_pretrained(checkpoint).model_type != "audiobert":
+        return AudioBertForMaskedLM.from_backbones(
+            checkpoint, preset.ast, workshop.knowledge_base, dtype="float32", **preset.detector_layers
+        )
+    trained = AudioBertForMaskedLM.from_pretrained(checkpoint)
+    config = copy.deepcopy(trained.config)
+    config.update({"injection": "add", **preset.detector_layers})
+    model = AudioBertForMaskedLM(config)
+    learned = ("lora_", "audio_projection.", "detector.")
+    kept = {name: value for name, value in trained.state_dict().items() if not any(part in name for part in learned)}
+    model.load_state_dict({**model.state_dict(), **kept})
+    model.tokenizer, model.feature_extractor = trained.tokenizer, trained.feature_extractor
+    model.set_knowledge_base(workshop.knowledge_base)
+    return model.eval()
+
+
+def _arguments(
+    make: Callable[..., TrainingArguments], folder: Path, recipe: Recipe, seed: int, max_steps: int | None
+) -> TrainingArguments:
+    devices = PartialState().num_processes
+    if recipe.batch_size % devices:
+        raise ValueError(
+            f"Batches of {recipe.batch_size} rows cannot be shared by {devices} processes: use another number."
+        )
+    return make(
+        folder,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size // devices,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="no",
+        max_steps=-1 if max_steps is None else max_steps,
+        report_to="none",
+        seed=seed,
+    )
+
+
+def _of_tasks(part: Dataset, tasks: tuple[str, ...]) -> Dataset:
+    return part.filter(lambda task: task in tasks, input_columns="task", keep_in_memory=True)
+
+
+def _save_answers(folder: Path, result: EvaluationResult) -> None:
+    save_predictions(folder / PREDICTIONS_FILE, result.rows)
+    similarities = [[split, row, value] for (split, row), value in result.similarities.items()]
+    (folder / SIMILARITIES_FILE).write_text(json.dumps(similarities) + "\n", encoding="utf-8")
+
+
+# --- what they have left ---------------------------------------------------------------------------------------------
+
+
+def read_answers(run: Run, workshop: Workshop) -> Answers:
+    """What a run of kind control, bert, baseline or audiobert has left."""
+    folder = workshop.folder(run.name)
+    similarities = {}
+    if (folder / SIMILARITIES_FILE).is_file():
+        stored = json.loads((folder / SIMILARITIES_FILE).read_text(encoding="utf-8"))
+        similarities = {(split, row): value for split, row, value in stored}
+    return Answers(run.what, run.seed, load_predictions(folder / PREDICTIONS_FILE), similarities)
+
+
+def read_detector(run: Run, workshop: Workshop) -> tuple[list[DetectorScores], DetectorAlarms | None]:
+    """What a run of kind detector has left; no alarms if there was no plain text."""
+    stored = json.loads((workshop.folder(run.name) / SCORES_FILE).read_text(encoding="utf-8"))
+    scores = [
+        DetectorScores(
+            trained_on=run.what,
+            seed=run.seed,
+            split=split,
+            task=task,
+            rows=found["rows"],
+            token_f1=found["span_f1"],
+            exact_f1=found["span_exact_f1"],
+        )
+        for split, by_task in stored["scores"].items()
+        for task, found in by_task.items()
+    ]
+    alarms = stored["alarms"]
+    return scores, None if alarms is None else DetectorAlarms(run.what, run.seed, FalseAlarms(**alarms))
+
+
+def read_preservation(run: Run, workshop: Workshop) -> Preservation:
+    """What a run of kind preservation has left."""
+    return Preservation.from_dict(json.loads((workshop.folder(run.name) / SCORES_FILE).read_text(encoding="utf-8")))

@@ -1,0 +1,107 @@
+"""Did the audio help? The answer in words, made from the tests and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from audiobert.comparison import ColumnComparison, Comparison
+
+from .findings import SIGNIFICANT, Findings, significant_columns
+from .results import AUDIOBERT, NO_AUDIO, OTHER_SPAN, RANDOM
+
+
+def verdict(findings: Findings) -> list[str]:
+    """
+    Paragraphs, the answer in a few words first: AudioBERT against the same training with no audio.
+
+    A column counts only if both tests, corrected for the number of columns, have p of at most 0.05. Where AudioBERT is
+    ahead so, it is also said whether it stays ahead with the wrong recordings in place of the right ones.
+    """
+    if NO_AUDIO not in findings.comparisons:
+        missing = [model for model in (AUDIOBERT, NO_AUDIO) if model not in findings.models]
+        return [f"**Not known.** There is no run of {' and none of '.join(missing)} to tell by."]
+    helped = findings.significant(NO_AUDIO, True)
+    return against_no_audio(findings.comparisons[NO_AUDIO]) + [
+        _wrong_recordings(findings, control, helped)
+        for control in (RANDOM, OTHER_SPAN)
+        if helped and control in findings.comparisons
+    ]
+
+
+def against_no_audio(comparison: Comparison) -> list[str]:
+    """The answer, what it stands on, and the seeds: a paragraph each."""
+    helped, harmed = (significant_columns(comparison, ahead) for ahead in (True, False))
+    columns = comparison.columns
+    return [_headline(helped, harmed, len(columns)), _evidence(columns, helped, harmed), _seeds(columns)]
+
+
+def listing(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"; "none" without any."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "none"
+
+
+def control_line(control: str, findings: Findings) -> str:
+    """How AudioBERT stands to one control, in one line."""
+    columns = findings.comparisons[control].columns
+    ahead = sum(column.difference > 0 for column in columns)
+    behind = sum(column.difference < 0 for column in columns)
+    return (
+        f"{control}: AudioBERT is ahead in {_of(ahead, len(columns))} "
+        f"(by both tests in {listing(findings.significant(control, True))}), behind in {behind} "
+        f"(by both tests in {listing(findings.significant(control, False))})."
+    )
+
+
+def _headline(helped: Sequence[str], harmed: Sequence[str], columns: int) -> str:
+    if helped and harmed:
+        return f"**In part.** The audio helped in {listing(helped)}, and did harm in {listing(harmed)}."
+    if len(helped) == columns:
+        return "**Yes, in every column.**"
+    if helped:
+        return f"**In part.** The audio helped in {listing(helped)}; elsewhere the tests tell no difference."
+    if len(harmed) == columns:
+        return "**No. The audio did harm in every column.**"
+    if harmed:
+        return f"**No.** The audio did harm in {listing(harmed)}; elsewhere the tests tell no difference."
+    return "**Not that the tests could tell.** In no column do both say that the audio helped or did harm."
+
+
+def _evidence(columns: Sequence[ColumnComparison], helped: Sequence[str], harmed: Sequence[str]) -> str:
+    ahead = sum(column.difference > 0 for column in columns)
+    behind = sum(column.difference < 0 for column in columns)
+    ordered = sorted(columns, key=lambda column: column.difference)
+    ends = [f"{100 * column.difference:+.2f} ({column.task} {column.split})" for column in (ordered[0], ordered[-1])]
+    alone = [
+        f"{column.task} {column.split}"
+        for column in columns
+        if min(column.mcnemar_p_holm, column.bootstrap_p_holm)
+        <= SIGNIFICANT
+        < max(column.mcnemar_p_holm, column.bootstrap_p_holm)
+    ]
+    return (
+        f"AudioBERT, against the same training with no audio, is ahead in {_of(ahead, len(columns))} and behind in "
+        f"{behind}; the differences go from {ends[0]} to {ends[1]} points. By both tests, McNemar's and the paired "
+        f"bootstrap, with Holm's correction over the columns (p ≤ {SIGNIFICANT}), it is ahead in {len(helped)} and "
+        f"behind in {len(harmed)}. By one of the two tests only, which does not count here: {listing(alone)}."
+    )
+
+
+def _seeds(columns: Sequence[ColumnComparison]) -> str:
+    audio, control = columns[0].audio.seeds, columns[0].control.seeds
+    text = f"Training seeds: {audio} with audio, {control} without."
+    if min(audio, control) == 1:
+        text += " One seed says nothing of how the training varies: the tests then speak of other rows only."
+    return text
+
+
+def _wrong_recordings(findings: Findings, control: str, helped: Sequence[str]) -> str:
+    ahead = [column for column in helped if column in findings.significant(control, True)]
+    rest = [column for column in helped if column not in ahead]
+    text = f"Where it helped, against {control}: by both tests ahead in {listing(ahead)}."
+    if rest:
+        text += f" In {listing(rest)} it is not shown that the right sound is what helped."
+    return text
+
+
+def _of(count: int, columns: int) -> str:
+    return f"{count} of {columns} column{'s' * (columns != 1)}"

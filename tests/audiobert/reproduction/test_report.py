@@ -1,0 +1,175 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audiobert.benchmark.human_evaluation import Rating, aggregate
+from audiobert.benchmark.statistics import PAPER_TABLE_I, Statistics
+from audiobert.predictions import RowPrediction
+from audiobert.preservation import (
+    LORA_FORCED_ON,
+    PLAIN_BERT,
+    FalseAlarms,
+    IdenticalAnswers,
+    Preservation,
+    PseudoPerplexity,
+)
+from audiobert.reproduction.export import CSV_HEADER
+from audiobert.reproduction.findings import find
+from audiobert.reproduction.report import write_report
+from audiobert.reproduction.results import (
+    AUDIOBERT,
+    MAJORITY,
+    NO_AUDIO,
+    OTHER_SPAN,
+    RANDOM,
+    Answers,
+    DetectorAlarms,
+    DetectorScores,
+    Results,
+)
+from audiobert.reproduction.verdict import verdict
+
+ROWS = 120
+
+
+def answers(model: str, seed: int | None, pitch: float, animal: float = 0.4, similar: float = 0.5) -> Answers:
+    """Answers to test, of which a share is right; the same rows for all."""
+    draws = np.random.default_rng(0 if seed is None else seed)
+    rows = []
+    for task, share, answer in (("animal", animal, "cat"), ("pitch", pitch, "higher")):
+        for right in draws.random(ROWS) < share:
+            sentence = f"Sound {len(rows)} is [MASK]."
+            predicted = answer if right else "?"
+            rows.append(
+                RowPrediction(
+                    "test", task, len(rows), sentence, answer, (f"sound {len(rows)}",), predicted, bool(right)
+                )
+            )
+    return Answers(model, seed, rows, {("test", number): similar for number in range(3)})
+
+
+def results(audio: float = 0.6, **kwargs) -> Results:
+    given = [answers(AUDIOBERT, seed, audio) for seed in range(3)]
+    given += [answers(NO_AUDIO, seed, 0.6) for seed in range(2)] + [answers(MAJORITY, None, 0.5, 0.1)]
+    return Results(configuration={"preset": "tiny"}, answers=given, **kwargs)
+
+
+def measured() -> Results:
+    detectors = [
+        DetectorScores("both", seed, "dev", task, 10, 0.9 + seed / 50, 0.7)
+        for seed in range(2)
+        for task in ("animal", "pitch", "combined")
+    ]
+    alarms = FalseAlarms(passages=200, passages_with_alarm=5, words=4000, spans=6)
+    perplexity = {PLAIN_BERT: PseudoPerplexity(50.0, 900, 10), LORA_FORCED_ON: PseudoPerplexity(75.5, 900, 10)}
+    return replace(
+        results(),
+        statistics=Statistics({"animal": {"dev": PAPER_TABLE_I["animal"]["dev"]}}),
+        detectors=detectors,
+        alarms=[DetectorAlarms("both", 0, alarms)],
+        preservation={0: Preservation(alarms, IdenticalAnswers(200, 4, 196), perplexity)},
+        human=aggregate([Rating("one", "animal", "a", 1, 3), Rating("two", "animal", "a", 1, 2)]),
+        train=[{"task": "animal", "sentence": "Sound 0 is [MASK].", "answer": "cat", "spans": ["sound 0"]}],
+    )
+
+
+def test_the_verdict_says_what_both_tests_say():
+    assert verdict(find(results(audio=0.6)))[0].startswith("**Not that the tests could tell.**")
+    better = verdict(find(results(audio=0.9)))
+    assert better[0] == "**In part.** The audio helped in pitch test; elsewhere the tests tell no difference."
+    assert "it is ahead in 1 and behind in 0" in better[1] and better[2] == "Training seeds: 3 with audio, 2 without."
+    worse = verdict(find(results(audio=0.2)))
+    assert worse[0] == "**No.** The audio did harm in pitch test; elsewhere the tests tell no difference."
+    assert "it is ahead in 0 and behind in 1" in worse[1]
+
+
+def test_a_gain_that_any_recording_gives_is_not_put_down_to_the_sound():
+    found = results(audio=0.9)
+    wrong = [answers(RANDOM, seed, 0.9) for seed in range(3)] + [answers(OTHER_SPAN, seed, 0.5) for seed in range(3)]
+    paragraphs = verdict(find(replace(found, answers=[*found.answers, *wrong])))
+    assert "ahead in none. In pitch test it is not shown" in paragraphs[3]
+    assert paragraphs[4] == "Where it helped, against another span's recording: by both tests ahead in pitch test."
+
+
+def test_without_one_of_the_two_nothing_is_said_of_audio():
+    only = Results({}, answers=[answers(AUDIOBERT, 0, 0.6)])
+    assert verdict(find(only)) == ["**Not known.** There is no run of no audio to tell by."]
+    assert "no run of AudioBERT and none of no audio" in verdict(find(Results({})))[0]
+
+
+def test_one_seed_is_said_to_be_one():
+    few = [answers(AUDIOBERT, 0, 0.6), answers(NO_AUDIO, 0, 0.6)]
+    assert "One seed says nothing" in verdict(find(Results({}, answers=few)))[2]
+
+
+def test_two_results_of_one_seed_and_other_rows_are_refused():
+    with pytest.raises(ValueError, match="two results of AudioBERT with seed 0"):
+        find(Results({}, answers=[answers(AUDIOBERT, 0, 0.6)] * 2))
+    short = answers(NO_AUDIO, 0, 0.6)
+    short = replace(short, rows=short.rows[:-1])
+    with pytest.raises(ValueError, match="AudioBERT cannot be compared with no audio. Predictions of 240 and of 239"):
+        find(Results({}, answers=[answers(AUDIOBERT, 0, 0.6), short]))
+
+
+def test_another_size_is_compared_with_its_own_control_only():
+    found = results()
+    small = [answers(f"{AUDIOBERT} (small)", 0, 0.9), answers(f"{NO_AUDIO} (small)", 0, 0.5)]
+    findings = find(replace(found, answers=[*found.answers, *small]))
+    assert list(findings.comparisons) == [NO_AUDIO, MAJORITY]
+    assert list(findings.other_sizes) == ["AudioBERT (small)"]
+    assert findings.models == (MAJORITY, "no audio (small)", NO_AUDIO, "AudioBERT (small)", AUDIOBERT)
+
+
+def test_the_report_holds_every_table(tmp_path):
+    text = write_report(measured(), tmp_path).read_text(encoding="utf-8")
+    headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    assert headings[0] == "Did the audio help?" and headings[-1] == "Configuration"
+    assert len(headings) == 8
+    # The paper's rows stand below ours, and a cell that nobody has is a dash.
+    table = [line for line in text.splitlines() if line.startswith("| AudioBERT-large (paper)")]
+    assert table == ["| AudioBERT-large (paper) | - | 36.69 | 76.31 | 62.97 |"]
+    assert "Fewer seeds than the 3 of others: no audio (2)." in text
+    # Mean of 0.90 and 0.92, and their sample deviation.
+    assert "| both | dev | 2 | 91.00 ± 1.41 | 91.00 ± 1.41 |" in text
+    assert "| both | 1 | 200 | 4,000 | 1.50 | 2.50 |" in text
+    assert "| 0 | 200 | 4 | 196 | 196 | 100.00 |" in text and "| AudioBERT, LoRA forced on | 1 | 75.50 |" in text
+    assert (
+        "| animal | dev | 593 | 593 | 9.39 | 9.39 | 5,567 | 5,567 |" in text and "All figures are the paper's" in text
+    )
+    assert "| sentence in train | test | animal | seen with this answer | 1 |" in text
+    assert "Human evaluation, 2 annotators" in text and '"preset": "tiny"' in text
+    for name in ("accuracy", "differences", "detectors", "perplexity"):
+        assert f"(figures/{name}.png)" in text and (tmp_path / "figures" / f"{name}.png").is_file()
+
+
+def test_what_was_not_run_is_said(tmp_path):
+    text = write_report(Results({"preset": "paper"}), tmp_path).read_text(encoding="utf-8")
+    for line in ("**Not known.**", "No model has been", "No detector has been", "Not measured yet", "Not counted yet"):
+        assert line in text
+    assert "human-sheets" in text and "|" not in text and "figures/" not in text
+
+
+def test_json_and_csv_hold_the_figures_unrounded(tmp_path):
+    given = measured()
+    write_report(given, tmp_path)
+    everything = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    right = np.mean([[row.correct for row in one.rows if row.task == "pitch"] for one in given.answers[:3]])
+    assert everything["table_3"]["accuracies"][AUDIOBERT]["test"]["pitch"]["mean"] == pytest.approx(right, abs=1e-12)
+    assert everything["configuration"] == {"preset": "tiny"} and everything["paper"]["II"]["figures"] == []
+    assert everything["preservation"]["pseudo_perplexity"][LORA_FORCED_ON] == {"seeds": 1, "mean": 75.5, "sd": None}
+
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert tuple(lines[0]) == CSV_HEADER
+    values = {tuple(line[name] for name in CSV_HEADER[:-1]): float(line["value"]) for line in lines}
+    # No two lines say the same thing.
+    assert len(values) == len(lines)
+    assert values["3", AUDIOBERT, "", "", "test", "pitch", "accuracy mean"] == pytest.approx(right, abs=1e-12)
+    seeds = [values["3", AUDIOBERT, "", f"{seed}", "test", "pitch", "accuracy"] for seed in range(3)]
+    assert np.mean(seeds) == pytest.approx(right, abs=1e-12)
+    assert values["3", "AudioBERT-large (paper)", "", "", "test", "pitch", "accuracy"] == pytest.approx(0.7631)
+    assert values["2", "", "both", "1", "dev", "animal", "token F1"] == 0.92
+    assert values["1", "", "", "", "dev", "animal", "captions"] == 593

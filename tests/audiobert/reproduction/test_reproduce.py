@@ -1,0 +1,125 @@
+"""`audiobert reproduce` as a user types it, at a few steps on a few rows."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from audiobert.cli import app
+from audiobert.reproduction import reproducing, runs
+
+from model_fixtures import untrained_audiobert
+from text_fixtures import write_auditorybench
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Options with a tiny AudioBERT in the place of the bundled one."""
+    model, data = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("data")
+    untrained_audiobert().save_pretrained(model)
+    write_auditorybench(data)
+    options = {"--data": data, "--preset": "tiny", "--bert": model, "--seeds": 1, "--max-steps": 2}
+    return [str(part) for option in options.items() for part in option]
+
+
+@pytest.fixture(scope="module")
+def done(given, tmp_path_factory):
+    """A folder with all runs of all tables, and what was printed."""
+    out = tmp_path_factory.mktemp("out")
+    return out, runner.invoke(app, ["reproduce", str(out), *given])
+
+
+def test_everything_is_run_and_reported(done):
+    out, result = done
+    assert result.exit_code == 0, result.output
+    assert len([path for path in (out / "runs").iterdir() if path.is_dir()]) == 12
+    assert not list((out / "runs").glob("*.unfinished"))
+    assert "AudioBERT" in (out / "report.md").read_text(encoding="utf-8")
+    assert json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert len((out / "results.csv").read_text(encoding="utf-8").splitlines()) > 10
+    assert list((out / "figures").glob("*.png")) and list((out / "figures").glob("*.svg"))
+
+
+def test_what_is_done_is_not_done_again(done, given, monkeypatch):
+    out, _ = done
+    report = (out / "report.md").read_bytes()
+    monkeypatch.setattr(reproducing, "do_run", lambda run, workshop: pytest.fail(f"{run.name} is done"))
+    result = runner.invoke(app, ["reproduce", str(out), *given])
+    assert result.exit_code == 0, result.output
+    assert "12 of 12 runs are done." in " ".join(result.stdout.split())
+    assert (out / "report.md").read_bytes() == report
+
+
+def test_another_configuration_is_refused(done, given):
+    out, _ = done
+    result = runner.invoke(app, ["reproduce", str(out), *given, "--max-steps", "3"])
+    assert result.exit_code == 1
+    assert "max_steps 2, now 3" in " ".join(result.stderr.split())
+
+
+def test_a_plan_changes_nothing(given, tmp_path):
+    result = runner.invoke(app, ["reproduce", str(tmp_path / "out"), *given, "--plan"])
+    assert result.exit_code == 0, result.output
+    assert "audiobert-0" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_goes_on(given, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    options = ["reproduce", str(tmp_path), *given, "--tables", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "evaluate_detector", killed)
+        with pytest.raises(Killed):
+            runner.invoke(app, options)
+    unfinished = tmp_path / "runs" / "detector-animal-0.unfinished"
+    assert list((unfinished / "checkpoints").iterdir())
+    assert not (tmp_path / "report.md").exists()
+    assert "cut off" in runner.invoke(app, [*options, "--plan"]).stdout
+    (tmp_path / "runs" / "detector-animal-0.error.txt").write_text("It failed before.")
+    result = runner.invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "runs").iterdir())) == 3, "only the runs' folders are left"
+
+
+def test_a_failing_run_holds_up_none_but_those_that_need_it(given, tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no more\nmemory")
+
+    options = ["reproduce", str(tmp_path), *given, "--tables", "3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "train_detector", fails)
+        result = runner.invoke(app, options)
+    assert result.exit_code == 1
+    printed = " ".join(result.output.split())
+    assert "detector-both-0 failed: no more memory" in printed
+    assert "audiobert-0 failed: Run audiobert-0 needs detector-both-0" in printed
+    assert "7 of 10 runs failed" in printed
+    assert "RuntimeError" in (tmp_path / "runs" / "detector-both-0.error.txt").read_text()
+    assert (tmp_path / "runs" / "majority-answer").is_dir()
+    assert (tmp_path / "report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "paper"], "needs --knowledge-base"),
+        (["--preset", "paper", "--knowledge-base", "x"], "needs --audio for Table III"),
+        (["--preset", "tiny", "--audio", "x"], "--audio means nothing"),
+        (["--preset", "tiny", "--ast", "x"], "--ast means nothing without --bert"),
+        (["--preset", "tiny", "--tables", "2", "--sheets", "x"], "--sheets means nothing"),
+        (["--preset", "tiny", "--tables", "two"], "got 'two'"),
+        (["--preset", "tiny", "--tables", "7"], "out of 1, 2, 3, 4, got 7"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(options, message, tmp_path):
+    result = runner.invoke(app, ["reproduce", str(tmp_path / "out"), "--data", str(tmp_path), *options])
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
