@@ -262,12 +262,15 @@ def train_command(
         Audio, typer.Option(help="Cached embeddings, an encoder that is trained, or the control.")
     ] = Audio.cached,
     audio_dir: Annotated[Path | None, typer.Option(help="For --audio trained: the folder of the recordings.")] = None,
+    hearing: Annotated[
+        evaluation_cli.Heard, typer.Option(help="What is heard at a span: what is retrieved, or a control.")
+    ] = evaluation_cli.Heard.retrieved,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Trains AudioBERT, or with --audio none its text-only control."""
+    """Trains AudioBERT, or with --audio none or --hearing one of its controls."""
     from .auditorybench import load_auditorybench
     from .training.audiobert import audiobert_arguments, train_audiobert
 
@@ -275,7 +278,7 @@ def train_command(
         raise ValueError("--audio trained and --audio-dir go together.")
     audiobert = _start(model, bert, ast, knowledge_base)
     args = audiobert_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
-    scores = train_audiobert(audiobert, load_auditorybench(data), args, audio.value, audio_dir)
+    scores = train_audiobert(audiobert, load_auditorybench(data), args, audio.value, audio_dir, hearing.value)
     _finish(audiobert, output, scores)
 
 

@@ -1,4 +1,4 @@
-"""The commands that measure and explain models: evaluate, evaluate-choices, compare and explain."""
+"""The commands that measure and explain models: evaluate, evaluate-choices, compare, preservation and explain."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ class Method(str, Enum):
     generate = "generate"
 
 
+class Heard(str, Enum):
+    retrieved = "retrieved"
+    random = "random"
+    other_span = "other-span"
+    oracle = "oracle"
+    label_text = "label-text"
+
+
 ModelArgument = Annotated[str, typer.Argument(help="A folder, a Hub id, or with --llm-url the name on the server.")]
 KindOption = Annotated[
     Kind | None, typer.Option(help="Load it as a masked or a causal model; as it was saved if omitted.")
@@ -55,6 +63,9 @@ RepliesOption = Annotated[Path, typer.Option(help="With --llm-url: folder in whi
 BatchOption = Annotated[int, typer.Option(min=1, help="Prompts at once.")]
 DtypeOption = Annotated[str, typer.Option(help="Of the weights, such as bfloat16; auto is that of the checkpoint.")]
 DeviceMapOption = Annotated[str | None, typer.Option(help="auto spreads the model over the devices that are there.")]
+HearingOption = Annotated[
+    Heard | None, typer.Option(help="AudioBERT: what is heard at a span, what it retrieves (if omitted) or a control.")
+]
 DeviceOption = Annotated[str, typer.Option(help="Where the model runs, without --device-map: cpu, cuda, mps, ...")]
 FormatOption = Annotated[Format, typer.Option("--format", help="What to print.")]
 
@@ -73,6 +84,7 @@ def evaluate_command(
     audio: Annotated[
         Switch | None, typer.Option(help="AudioBERT: on (if omitted), or off for the answers of the BERT inside.")
     ] = None,
+    hearing: HearingOption = None,
     method: Annotated[
         Method | None, typer.Option(help="Causal models: how animals are answered; rank if omitted.")
     ] = None,
@@ -82,7 +94,9 @@ def evaluate_command(
     llm_url: UrlOption = None,
     llm_key: KeyOption = None,
     replies: RepliesOption = Path("replies"),
-    controls: Annotated[bool, typer.Option(help="Put text-only classifiers beside it, made of split train.")] = True,
+    controls: Annotated[
+        bool, typer.Option(help="Put text-only classifiers beside it, and AudioBERT with audio off and at random.")
+    ] = True,
     save: Annotated[Path | None, typer.Option(help="Write the answer to each row as JSON Lines.")] = None,
     batch_size: BatchOption = 32,
     dtype: DtypeOption = "auto",
@@ -102,7 +116,7 @@ def evaluate_command(
         # First, as they are quick: what is wrong with the data shows before a model has run on it for hours.
         beside["linear text-only"] = [linear_control(dataset, splits)]
         beside["majority answer"] = [majority_control(dataset, splits)]
-    for_masked = _given(spans=spans, audio=audio)
+    for_masked = _given(spans=spans, audio=audio, hearing=hearing)
     for_causal = _given(method=method, prompt=prompt)
     result: EvaluationResult | None = None
     if llm_url is not None:
@@ -120,8 +134,15 @@ def evaluate_command(
 
         _refuse("a masked model", for_causal)
         loaded, tokenizer = _load(model, Kind.masked, dtype, device_map, device)
-        result = evaluate_model(loaded, tokenizer, dataset, splits=splits, batch_size=batch_size, **for_masked)
+        settings = {"splits": splits, "batch_size": batch_size}
+        result = evaluate_model(loaded, tokenizer, dataset, **settings, **for_masked)
         rows = result.rows
+        if controls and not for_masked and loaded.config.model_type == "audiobert":
+            # The same weights without what they hear; controls that were trained so are made by `reproduce`.
+            beside["audio off"] = [evaluate_model(loaded, tokenizer, dataset, **settings, audio="off").rows]
+            if loaded.config.injection != "none":
+                randomly = evaluate_model(loaded, tokenizer, dataset, **settings, hearing="random")
+                beside["random recordings"] = [randomly.rows]
     if save is not None:
         save_predictions(save, rows)
 
@@ -173,17 +194,51 @@ def compare_command(
     page: Annotated[
         Path | None, typer.Option(help="Write an HTML page of the rows that changed, of the first seeds.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="AuditoryBench, to tell apart what its split train gives away already.")
+    ] = None,
     output_format: FormatOption = Format.table,
 ) -> None:
     """Tells whether the audio helped: paired bootstrap and McNemar's test, by Holm over tasks and splits."""
+    from .auditorybench import load_auditorybench
     from .comparison import compare
     from .evaluation_page import write_evaluation_page
     from .predictions import load_predictions
+    from .strata import stratify
 
     with_audio, without = ([load_predictions(path) for path in paths] for paths in (audio, control))
-    print_figures(compare(with_audio, without), output_format)
+    reports = [compare(with_audio, without)]
+    if data is not None:
+        reports.append(stratify({"audio": with_audio, "control": without}, load_auditorybench(data)["train"]))
+    if output_format is Format.json:
+        print(json.dumps({name: value for report in reports for name, value in report.to_dict().items()}, indent=2))
+    else:
+        for report in reports:
+            print_figures(report, output_format)
     if page is not None:
         err.print(f"wrote {write_evaluation_page(with_audio[0], without[0], page)}")
+
+
+@app.command("preservation")
+@plain_errors
+def preservation_command(
+    text: Annotated[Path, typer.Argument(help="Plain English in the form of WikiText: a file, or a folder of *.txt.")],
+    model: Annotated[str | None, typer.Option(help="A folder or a Hub id; the bundled checkpoint if omitted.")] = None,
+    passages: Annotated[int, typer.Option(min=1, help="Passages whose every token is predicted.")] = 100,
+    batch_size: BatchOption = 64,
+    output_format: FormatOption = Format.table,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Tells what an AudioBERT leaves of its BERT on plain English: false alarms, same answers, pseudo-perplexity."""
+    from . import bundled
+    from .modeling import AudioBertForMaskedLM
+    from .plain_text import read_passages, sample_passages
+    from .preservation import measure_preservation
+
+    read = read_passages(text)
+    audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled()).to(device)
+    found = measure_preservation(audiobert, read, sample_passages(read, passages), batch_size)
+    print_figures(found, output_format)
 
 
 @app.command("explain")

@@ -145,7 +145,10 @@ def test_any_model_is_evaluated_beside_text_only_controls(bert, data, tmp_path):
     for model, path in ((bert, saved[0]), (causal, saved[1])):
         result = runner.invoke(app, ["evaluate", model, "--data", data, "--save", str(path), "--format", "json"])
         assert result.exit_code == 0, result.output
-        assert set(json.loads(result.stdout)["accuracy"]) == {Path(model).name, "linear text-only", "majority answer"}
+        beside = {"linear text-only", "majority answer"}
+        if model == folder:
+            beside |= {"audio off", "random recordings"}
+        assert set(json.loads(result.stdout)["accuracy"]) == {Path(model).name, *beside}
     with LlmServer(lambda prompt: "higher") as server:
         llm = ["--llm-url", server.url, "--replies", str(tmp_path / "replies"), "--no-controls"]
         arguments = ["evaluate", MODEL, "--data", data, "--task", "pitch", "--save", str(saved[2]), *llm]
@@ -163,6 +166,8 @@ def test_any_model_is_evaluated_beside_text_only_controls(bert, data, tmp_path):
     assert result.exit_code == 0, result.output
     assert "mcnemar_p_holm" in result.stdout
     assert "<html" in page.read_text(encoding="utf-8")
+    result = runner.invoke(app, ["compare", *options, "--data", data])
+    assert set(json.loads(result.stdout)) == {"columns", "strata"}
     result = runner.invoke(app, ["compare", "--audio", str(saved[0]), "--control", str(saved[2])])
     assert result.exit_code == 1
     assert "cannot be paired" in " ".join(result.stderr.split())
@@ -208,6 +213,29 @@ def test_the_control_keeps_no_audio(folder, data, tmp_path):
     assert json.loads((tmp_path / "control" / "config.json").read_text())["injection"] == "none"
     answer = fill_mask("--model", str(tmp_path / "control"), "--json", AUDITORY)
     assert json.loads(answer.stdout)[0]["spans"][0]["span"]["recordings"] == []
+
+
+def test_the_control_with_labels_as_text(folder, data, tmp_path):
+    options = ["--model", folder, "--data", data, "--epochs", "1", "--hearing", "label-text"]
+    result = runner.invoke(app, ["train", str(tmp_path / "sound"), *options])
+    assert result.exit_code == 1 and "must be 'none'" in " ".join(result.stderr.split())
+    result = runner.invoke(app, ["train", str(tmp_path / "control"), *options, "--audio", "none"])
+    assert result.exit_code == 0, result.output
+    control = str(tmp_path / "control")
+    result = runner.invoke(
+        app, ["evaluate", control, "--data", data, "--hearing", "label-text", "--format", "json", "--no-controls"]
+    )
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(result.stdout)["accuracy"]) == ["control"]
+
+
+def test_what_is_left_of_bert(folder, tmp_path):
+    (tmp_path / "text.txt").write_text(f"{PLAIN} and of the dog\n" * 3, encoding="utf-8")
+    result = runner.invoke(app, ["preservation", str(tmp_path), "--model", folder, "--format", "json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["answers"]["identical"] == found["answers"]["prompts"] == 3
+    assert set(found["pseudo_perplexity"]) == {"plain BERT", "AudioBERT", "AudioBERT, LoRA forced on"}
 
 
 def test_train_clap_then_build_a_knowledge_base_then_use_it(folder, data, tmp_path):
