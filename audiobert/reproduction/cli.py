@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,8 @@ def reproduce_command(
     plan_only: Annotated[bool, typer.Option("--plan", help="Show the runs and what they will take, and stop.")] = False,
 ) -> None:
     """Trains and evaluates what the paper's tables need, and reports it; what is done already is not done again."""
+    from accelerate import PartialState
+
     from .planning import make_plan
     from .presets import PRESETS
     from .reproducing import reproduce, with_local_copies
@@ -62,8 +65,10 @@ def reproduce_command(
         raise ValueError("--sheets means nothing without Table IV; leave it out.")
     workshop = Workshop(output, chosen, data, text, audio, max_steps)
     plan = make_plan(workshop, numbers, seeds)
-    out.print(plan.to_table())
-    out.print(str(plan), highlight=False)
+    # Under `accelerate launch` the first process evaluates, for hours if need be, while the others wait for it.
+    if PartialState(timeout=timedelta(days=7)).is_main_process:
+        out.print(plan.to_table())
+        out.print(str(plan), highlight=False)
     if plan_only:
         return
     failures = reproduce(plan, workshop, numbers, seeds, sheets, lambda line: out.print(escape(line), highlight=False))
