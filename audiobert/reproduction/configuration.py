@@ -12,13 +12,21 @@ from typing import Any
 from audiobert import __version__
 from audiobert.auditorybench import SPLITS, TASKS
 from audiobert.files import whole_file
-from audiobert.modeling.knowledge_audiobert import sha256_of
+from audiobert.modeling.knowledge_audiobert import TEXT_ENCODER_FOLDER, sha256_of
+from audiobert.modeling.modeling_audiobert import KNOWLEDGE_BASE_FOLDER
 
 CONFIGURATION_FILE = "configuration.json"
 RUNS_FOLDER = "runs"
 TEXT_FILES = ("valid.txt", "test.txt")
 # Of a checkpoint, what is loaded: not its card, nor the weights of frameworks that are not used here.
 _LOADED = {".safetensors", ".bin", ".json", ".txt", ".model", ".faiss", ".parquet"}
+# Of a checkpoint's folders, those with a part of it; a report of its results may lie in another.
+_LOADED_FOLDERS = (
+    "",
+    KNOWLEDGE_BASE_FOLDER,
+    TEXT_ENCODER_FOLDER,
+    f"{KNOWLEDGE_BASE_FOLDER}/{TEXT_ENCODER_FOLDER}",
+)
 _SHOWN_DIFFERENCES = 5
 _SHOWN_DIGITS = 12
 
@@ -167,7 +175,8 @@ def _digest_of_checkpoint(name_or_path: str | Path) -> str | dict[str, str]:
     folder = Path(name_or_path)
     if not folder.is_dir():
         return str(name_or_path)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in _LOADED]
+    places = [folder / place for place in _LOADED_FOLDERS]
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in _LOADED and path.parent in places]
     if not files:
         raise FileNotFoundError(f"{folder} holds no checkpoint.")
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}

@@ -59,6 +59,8 @@ def test_where_things_lie_is_no_part_of_it(data, checkpoint, tmp_path):
     before = here()
     assert str(tmp_path) not in json.dumps(before)
     (checkpoint / "README.md").write_text("another card")
+    (checkpoint / "results").mkdir()
+    (checkpoint / "results" / "results.json").write_text("{}")
     (tmp_path / "moved").mkdir()
     for path in (data, checkpoint, tmp_path / "text"):
         shutil.move(path, tmp_path / "moved" / path.name)
