@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 
 import pytest
@@ -26,12 +27,13 @@ def test_the_bundled_checkpoint_answers_as_its_card_says():
     dev = load_auditorybench(os.environ["AUDITORYBENCH_DIR"])["dev"]
     model = AudioBertForMaskedLM.from_pretrained(bundled())
     scores = evaluate_model(model, model.tokenizer, dev, batch_size=64, progress=False).scores["data"]
-    card = (bundled() / "README.md").read_text(encoding="utf-8")
-    row = next(line for line in card.splitlines() if line.startswith("| AudioBERT |"))
-    means = [float(cell.split()[0]) for cell in row.split("|")[2:-1]]
-    # The card has the mean over seeds; this is one of them.
-    assert 100 * scores["animal"].accuracy == pytest.approx(means[0], abs=2)
-    assert 100 * scores["pitch"].accuracy == pytest.approx(means[3], abs=2)
+    card = " ".join((bundled() / "README.md").read_text(encoding="utf-8").split())
+    triple = r"([\d.]+) / [\d.]+ / [\d.]+"
+    of_its_own = re.search(f"this checkpoint itself .*? has {triple} on animal .*? and {triple} on pitch", card)
+    animal, pitch = of_its_own.groups()
+    # On another processor a row or two may turn out otherwise.
+    assert 100 * scores["animal"].accuracy == pytest.approx(float(animal), abs=0.35)
+    assert 100 * scores["pitch"].accuracy == pytest.approx(float(pitch), abs=0.35)
     assert scores["animal"].span_f1 > 0.85
     assert scores["pitch"].span_f1 > 0.9
 
