@@ -193,6 +193,27 @@ class AudioBertDataCollator:
         return batch
 
 
+class HearingCollator(AudioBertDataCollator):
+    """
+    Adds to each row the audio of its recordings and makes the batch.
+
+    Args:
+        tokenizer: as for `AudioBertDataCollator`.
+        name: `"audio_embeds"` or `"audio_values"`.
+        audio_of: from the indices of a span's recordings to its audio, an array of the same shape for every span.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, audio_of: Any) -> None:
+        super().__init__(tokenizer)
+        self.name = name
+        self.audio_of = audio_of
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        return super().__call__(
+            [{**row, self.name: [self.audio_of(found) for found in row["recordings"]]} for row in rows]
+        )
+
+
 def _shared_columns(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     columns = set(rows[0])
     for row in rows:

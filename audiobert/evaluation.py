@@ -17,7 +17,7 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
-from .data import IGNORED, NO_SPAN, AudioBertDataCollator, alignment_report, tokenize_auditorybench
+from .data import IGNORED, AudioBertDataCollator, HearingCollator, alignment_report, tokenize_auditorybench
 from .hearing import Hearing, check_hearing, detect, hear
 from .likelihood import in_evaluation_mode
 from .masked import check_masked_model, check_vocabulary, context_length, logits_of_columns, mask_answers
@@ -310,14 +310,18 @@ def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, A
 
 def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]) -> None:
     """Puts into each row what is scored: its answer pieces and answer scores."""
-    batch = {name: value.to(model.device) for name, value in AudioBertDataCollator(tokenizer)(rows).items()}
+    collate = AudioBertDataCollator(tokenizer)
+    if "recordings" in rows[0]:
+        sounds = model.knowledge_base
+        collate = HearingCollator(tokenizer, "audio_embeds", lambda found: sounds.audio_embeds(found).mean(0).numpy())
+    batch = {name: value.to(model.device) for name, value in collate(rows).items()}
     labels = batch["labels"]
     inputs = {name: batch[name] for name in tokenizer.model_input_names}
     if "token_type_ids" not in signature(model.forward).parameters:
         # One sentence is all of one type; some models know of no types, whatever their tokenizer gives.
         inputs.pop("token_type_ids", None)
     if _is_audiobert(model):
-        inputs.update(_audio_inputs(model, batch["audio_positions"], rows))
+        inputs.update({name: batch[name] for name in ("audio_positions", "audio_embeds") if name in batch})
     columns = (labels != IGNORED).any(0).nonzero()[:, 0]
     with logits_of_columns(model, columns):
         logits = model(**inputs).logits
@@ -354,19 +358,6 @@ def _prediction(split: str, number: int, row: dict[str, Any], tokenizer: PreTrai
         correct = answer_is_right(row["answer_pieces"], [label for label in row["labels"] if label != IGNORED])
         predicted = tokenizer.decode(row["answer_pieces"]).strip()
     return RowPrediction.of(split, number, row, predicted, correct)
-
-
-def _audio_inputs(
-    model: PreTrainedModel, positions: torch.Tensor, rows: list[dict[str, Any]]
-) -> dict[str, torch.Tensor]:
-    inputs = {"audio_positions": positions}
-    found = [recordings for row in rows for recordings in row.get("recordings", ())]
-    if found:
-        heard = torch.stack([model.knowledge_base.audio_embeds(recordings).mean(0) for recordings in found])
-        embeds = torch.zeros(*positions.shape, heard.shape[-1], dtype=model.dtype, device=model.device)
-        embeds[positions != NO_SPAN] = heard.to(embeds)
-        inputs["audio_embeds"] = embeds
-    return inputs
 
 
 def _scores_by_task(part: Dataset, rows: list[dict[str, Any]], answered: list[RowPrediction]) -> dict[str, Scores]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -141,8 +141,7 @@ def false_alarms(model: AudioBertForMaskedLM, passages: Sequence[str], batch_siz
         ValueError: if there are no passages.
     """
     _refuse_nothing(passages)
-    rows = [{"input_ids": ids} for ids in _token_ids(model, passages)]
-    _complete(model, rows)
+    rows = _tokenized(model, passages)
     detect(model, rows, batch_size)
     found = [len(row["span_texts"]) for row in rows]
     words = sum(len(passage.split()) for passage in passages)
@@ -211,11 +210,11 @@ def pseudo_perplexity(
     score = _scorer(model, mode)
     special = set(model.tokenizer.all_special_ids)
     # All rows of a batch have their mask in one place, so that the vocabulary is scored there alone.
-    by_place: dict[int, list[list[int]]] = {}
-    for ids in _token_ids(model, passages):
-        for place, token in enumerate(ids):
+    by_place: dict[int, list[dict[str, list[int]]]] = {}
+    for row in _tokenized(model, passages):
+        for place, token in enumerate(row["input_ids"]):
             if token not in special:
-                by_place.setdefault(place, []).append(ids)
+                by_place.setdefault(place, []).append(row)
     total, tokens = 0.0, sum(map(len, by_place.values()))
     if not tokens:
         raise ValueError("The tokenizer knows no word of the passages, so none can be predicted: give English text.")
@@ -225,23 +224,20 @@ def pseudo_perplexity(
         Progress(console=Console(stderr=True), disable=not progress) as bar,
     ):
         task = bar.add_task(f"pseudo-perplexity, {mode}", total=tokens)
-        for place, texts in by_place.items():
-            for start in range(0, len(texts), batch_size):
-                chosen = texts[start : start + batch_size]
+        for place, rows in by_place.items():
+            for start in range(0, len(rows), batch_size):
+                chosen = rows[start : start + batch_size]
                 total += _negative_log_probability(model, chosen, place, score)
                 bar.advance(task, len(chosen))
     return PseudoPerplexity(math.exp(total / tokens), tokens, len(passages))
 
 
 def _negative_log_probability(
-    model: AudioBertForMaskedLM, texts: Iterable[list[int]], place: int, score: Scorer
+    model: AudioBertForMaskedLM, rows: Sequence[dict[str, list[int]]], place: int, score: Scorer
 ) -> float:
-    rows = [{"input_ids": list(ids)} for ids in texts]
-    wanted = torch.tensor([row["input_ids"][place] for row in rows], device=model.device)
-    for row in rows:
-        row["input_ids"][place] = model.tokenizer.mask_token_id
-    _complete(model, rows)
     batch = {name: value.to(model.device) for name, value in AudioBertDataCollator(model.tokenizer)(rows).items()}
+    wanted = batch["input_ids"][:, place].clone()
+    batch["input_ids"][:, place] = model.tokenizer.mask_token_id
     with logits_of_columns(model, torch.tensor([place])):
         logits = score(batch)[:, 0]
     return nn.functional.cross_entropy(logits.float(), wanted, reduction="sum").item()
@@ -269,15 +265,11 @@ def original_bert(model: AudioBertForMaskedLM) -> BertForMaskedLM:
     return bert.to(model.device, model.dtype).eval()
 
 
-def _token_ids(model: AudioBertForMaskedLM, passages: Sequence[str]) -> list[list[int]]:
-    return model.tokenizer(list(passages), truncation=True, max_length=context_length(model))["input_ids"]
-
-
-def _complete(model: AudioBertForMaskedLM, rows: Iterable[dict[str, Any]]) -> None:
-    """Gives rows of token ids the other inputs of a single sentence."""
-    for row in rows:
-        others = {"attention_mask": [1] * len(row["input_ids"]), "token_type_ids": [0] * len(row["input_ids"])}
-        row.update({name: values for name, values in others.items() if name in model.tokenizer.model_input_names})
+def _tokenized(model: AudioBertForMaskedLM, passages: Sequence[str]) -> list[dict[str, list[int]]]:
+    """What the model takes of each passage, by name."""
+    encoded = model.tokenizer(list(passages), truncation=True, max_length=context_length(model))
+    names = model.tokenizer.model_input_names
+    return [{name: encoded[name][row] for name in names} for row in range(len(passages))]
 
 
 def _refuse_nothing(passages: Sequence[str]) -> None:

@@ -6,8 +6,8 @@ from transformers import Trainer, TrainingArguments
 
 from audiobert import AudioBertForMaskedLM
 from audiobert.auditorybench import load_auditorybench
+from audiobert.data import HearingCollator
 from audiobert.hearing import audible_rows
-from audiobert.training.audiobert import HearingCollator
 
 start, data, out = sys.argv[1:]
 model = AudioBertForMaskedLM.from_pretrained(start)

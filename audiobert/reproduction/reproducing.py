@@ -90,12 +90,8 @@ def do_runs(plan: Plan, workshop: Workshop, tell: Callable[[str], None] = print)
 
     Raises:
         Exception: what a run fails of where several processes train together; they could not go on in step.
-        ValueError: the folder holds results of another configuration, see `settle_configuration`.
     """
     state = PartialState()
-    configuration = describe(workshop)
-    with state.main_process_first():
-        settle_configuration(workshop.out, configuration)
     tell = tell if state.is_main_process else lambda _: None
     remaining, failures = plan.remaining, {}
     for number, run in enumerate(remaining, 1):
@@ -115,7 +111,13 @@ def do_runs(plan: Plan, workshop: Workshop, tell: Callable[[str], None] = print)
     return failures
 
 
-def read_results(workshop: Workshop, tables: Sequence[int], seeds: int, sheets: Path | None = None) -> Results:
+def read_results(
+    workshop: Workshop,
+    tables: Sequence[int],
+    seeds: int,
+    configuration: Mapping[str, Any],
+    human: HumanEvaluation | None = None,
+) -> Results:
     """
     What all runs have found that are done in a folder, those of earlier starts with other tables too.
 
@@ -123,10 +125,11 @@ def read_results(workshop: Workshop, tables: Sequence[int], seeds: int, sheets: 
         workshop: where they lie.
         tables: 1 adds the sizes of the benchmark.
         seeds: as planned; runs of more seeds are found by themselves.
-        sheets: folder of the sheets of a human evaluation, filled in.
+        configuration: of these runs, see `describe`.
+        human: Table IV.
 
     Raises:
-        ValueError, OSError: a sheet or what a run has left cannot be read.
+        ValueError, OSError: what a run has left cannot be read.
     """
     main = workshop.preset.berts[-1]
     answers, detectors, alarms, preservation = [], [], [], {}
@@ -141,13 +144,13 @@ def read_results(workshop: Workshop, tables: Sequence[int], seeds: int, sheets: 
             detectors += scores
             alarms += [] if found is None else [found]
     return Results(
-        configuration=describe(workshop),
+        configuration=configuration,
         statistics=benchmark_statistics(workshop.dataset) if 1 in tables else None,
         detectors=detectors,
         alarms=alarms,
         answers=answers,
         preservation=preservation,
-        human=None if sheets is None else _human(sheets),
+        human=human,
         train=list(workshop.dataset["train"]),
     )
 
@@ -172,10 +175,16 @@ def reproduce(
 
     Returns:
         By the name of a run, why it failed.
+
+    Raises:
+        ValueError: the folder holds results of another configuration, see `settle_configuration`.
     """
     human = None if sheets is None else _human(sheets)  # before the runs, as it is no use to fail after them
+    configuration = describe(workshop)
+    with PartialState().main_process_first():
+        settle_configuration(workshop.out, configuration)
     failures = do_runs(plan, workshop, tell)
     if PartialState().is_main_process:
-        results = replace(read_results(workshop, tables, seeds), human=human)
+        results = read_results(workshop, tables, seeds, configuration, human)
         tell(f"wrote {write_report(results, workshop.out)}")
     return failures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 from datasets import DatasetDict
 from torch import nn
-from transformers import ASTFeatureExtractor, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import ASTFeatureExtractor, Trainer, TrainingArguments
 
-from audiobert.data import IGNORED, AudioBertDataCollator
+from audiobert.data import IGNORED, AudioBertDataCollator, HearingCollator
 from audiobert.features import ast_features
 from audiobert.hearing import Hearing, audible_rows, check_hearing
 from audiobert.masked import logits_of_columns
@@ -123,27 +122,6 @@ class AnswerTrainer(Trainer):
         columns = (inputs["labels"] != IGNORED).any(0).nonzero()[:, 0]
         with logits_of_columns(self.accelerator.unwrap_model(model), columns):
             return super().compute_loss(model, {**inputs, "labels": inputs["labels"][:, columns]}, **kwargs)
-
-
-class HearingCollator(AudioBertDataCollator):
-    """
-    Adds to each row the audio of its recordings and makes the batch.
-
-    Args:
-        tokenizer: as for `AudioBertDataCollator`.
-        name: `"audio_embeds"` or `"audio_values"`.
-        audio_of: from the indices of a span's recordings to its audio, an array of the same shape for every span.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, audio_of: Any) -> None:
-        super().__init__(tokenizer)
-        self.name = name
-        self.audio_of = audio_of
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        return super().__call__(
-            [{**row, self.name: [self.audio_of(found) for found in row["recordings"]]} for row in rows]
-        )
 
 
 def _collator(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path | None) -> AudioBertDataCollator:
