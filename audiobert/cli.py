@@ -13,9 +13,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from . import evaluation_cli
 from .benchmark import cli as benchmark
 from .console import err, out, plain_errors
+from .evaluation import cli as evaluation_cli
 from .reproduction import cli as reproduction
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def build_knowledge_base_command(
     device: DeviceOption = "cpu",
 ) -> None:
     """Embeds recordings with CLAP and AST; a build that was stopped goes on where it stopped."""
-    from .building import build_knowledge_base
+    from .sounds.building import build_knowledge_base
 
     data: object = source
     if not Path(source).is_dir():
@@ -204,7 +204,7 @@ def train_detector_command(
     seed: SeedOption = 0,
 ) -> None:
     """Trains the span detector."""
-    from .auditorybench import load_auditorybench
+    from .data.auditorybench import load_auditorybench
     from .training.detector import detector_arguments, train_detector
 
     audiobert = _start(model, bert, ast, knowledge_base)
@@ -229,8 +229,8 @@ def train_clap_command(
     """Trains CLAP on recordings and their labels."""
     from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-    from .auditorybench import load_auditorybench
-    from .recordings import read_recordings
+    from .data.auditorybench import load_auditorybench
+    from .sounds.recordings import read_recordings
     from .training.clap import CaptionedRecordings, clap_arguments, hold_out, make_captions, train_clap
 
     recordings = read_recordings(audio_dir, sources)
@@ -271,8 +271,8 @@ def train_command(
     seed: SeedOption = 0,
 ) -> None:
     """Trains AudioBERT, or with --audio none or --hearing one of its controls."""
-    from .auditorybench import load_auditorybench
-    from .training.audiobert import audiobert_arguments, train_audiobert
+    from .data.auditorybench import load_auditorybench
+    from .training.adapter import audiobert_arguments, train_audiobert
 
     if (audio is Audio.trained) != (audio_dir is not None):
         raise ValueError("--audio trained and --audio-dir go together.")

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from .audio import AudioDecodingError
 from .inference import Answer, prompt_error
 from .modeling import AudioBertForMaskedLM, AuditorySpan, Recording
 from .modeling.lora_audiobert import lora_switched
-from .single_page import write_page
-from .sound_views import SoundView, find_recording, sound_view
+from .reports.pages import write_page
+from .sounds.decoding import AudioDecodingError
+from .sounds.views import SoundView, find_recording, sound_view
 
 
 @dataclass(frozen=True)

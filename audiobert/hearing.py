@@ -10,13 +10,12 @@ import torch
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
-from audiobert.modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
-from audiobert.modeling.knowledge_audiobert import Retrieval
-
-from .benchmark.splitting import normalise_sentence
-from .data import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_auditorybench
-from .likelihood import in_evaluation_mode
-from .masked import logits_of_columns
+from .benchmark.dataset.splitting import normalise_sentence
+from .data.batches import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_auditorybench
+from .language_models.likelihood import in_evaluation_mode
+from .language_models.masked import logits_of_columns
+from .modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from .modeling.knowledge_audiobert import Retrieval
 
 Hearing = Literal["retrieved", "random", "other-span", "oracle", "label-text"]
 LABEL_TEXT = "label-text"

@@ -2,11 +2,11 @@
 
 import sys
 
-from audiobert.benchmark.llm import ChatModel
 from audiobert.benchmark.pipeline import BenchmarkBuild
 from audiobert.benchmark.pitch import PitchSettings
-from audiobert.benchmark.records import open_source
-from audiobert.benchmark.reply_log import ReplyLog
+from audiobert.benchmark.sources.records import open_source
+from audiobert.llm.client import ChatModel
+from audiobert.llm.reply_log import ReplyLog
 
 recordings, out, url, model = sys.argv[1:]
 source, build = open_source(recordings), BenchmarkBuild(out)

@@ -5,8 +5,8 @@ import sys
 from transformers import Trainer, TrainingArguments
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.auditorybench import load_auditorybench
-from audiobert.data import HearingCollator
+from audiobert.data.auditorybench import load_auditorybench
+from audiobert.data.batches import HearingCollator
 from audiobert.hearing import audible_rows
 
 start, data, out = sys.argv[1:]

@@ -4,7 +4,7 @@ import sys
 
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-from audiobert.recordings import read_recordings
+from audiobert.sounds.recordings import read_recordings
 from audiobert.training.clap import CaptionedRecordings, clap_arguments, hold_out, train_clap
 
 start, audio, out = sys.argv[1:]

@@ -5,8 +5,8 @@ import sys
 from transformers import Trainer, TrainingArguments
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.auditorybench import load_auditorybench
-from audiobert.data import AudioBertDataCollator, tokenize_auditorybench
+from audiobert.data.auditorybench import load_auditorybench
+from audiobert.data.batches import AudioBertDataCollator, tokenize_auditorybench
 
 start, data, out = sys.argv[1:]
 model = AudioBertForMaskedLM.from_pretrained(start)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.auditorybench import load_auditorybench
+from audiobert.data.auditorybench import load_auditorybench
 
 from audio_fixtures import save_tiny_clap, write_recordings
 from llm_script import scripted_reply
@@ -58,4 +58,4 @@ def test_build_benchmark(run, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def tiny() -> dict:
-    return runpy.run_path(str(EXAMPLES / "train_audiobert_tiny.py"))
+    return runpy.run_path(str(EXAMPLES.parent / "hub_cards" / "audiobert-tiny" / "make.py"))

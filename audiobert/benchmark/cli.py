@@ -12,12 +12,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from audiobert.console import Format, out, plain_errors, print_figures
-
+from ..console import Format, out, plain_errors, print_figures
 from .stages import Shard, StageReport, merge_stage
 
 if TYPE_CHECKING:
-    from .llm import ChatModel
+    from ..llm.client import ChatModel
     from .pipeline import BenchmarkBuild
     from .pitch import PitchSettings
 
@@ -88,7 +87,7 @@ def build_benchmark_command(
 ) -> None:
     """Builds an AuditoryBench out of recordings and their texts; a build that was stopped goes on where it stopped."""
     from .pipeline import BenchmarkBuild
-    from .records import open_source
+    from .sources.records import open_source
 
     build = BenchmarkBuild(output, templates)
     source = open_source(metadata, split=hub_split, config=hub_config)
@@ -113,7 +112,7 @@ def records_command(
 ) -> None:
     """Lists the recordings and their texts."""
     from .pipeline import BenchmarkBuild
-    from .records import open_source
+    from .sources.records import open_source
 
     _print_report(BenchmarkBuild(output).records(open_source(metadata, split=hub_split, config=hub_config)))
 
@@ -158,7 +157,7 @@ def pitches_command(
 ) -> None:
     """Measures the pitch of the recordings of music, objects and environment."""
     from .pipeline import BenchmarkBuild
-    from .records import open_source
+    from .sources.records import open_source
 
     source = open_source(metadata, split=hub_split, config=hub_config)
     part = Shard.parse(shard) if shard else None
@@ -226,7 +225,7 @@ def wikipedia_command(
 ) -> None:
     """Makes this build's Wikipedia tables out of the pages given, or both out of the English Wikipedia as it is now."""
     from .pipeline import BenchmarkBuild
-    from .wikipedia_refresh import refresh
+    from .wikipedia.refresh import refresh
 
     folder = BenchmarkBuild(output).wikipedia_folder
     for what, source in (("animal", animals), ("pitch", ranges)):
@@ -246,8 +245,8 @@ def statistics_command(
     output_format: FormatOption = Format.table,
 ) -> None:
     """Counts captions, words per caption and tokens, as Table I of the paper does."""
-    from .publication import read_dataset
-    from .statistics import benchmark_statistics
+    from .dataset.publication import read_dataset
+    from .dataset.statistics import benchmark_statistics
 
     counted = benchmark_statistics(read_dataset(data))
     if paper and output_format is Format.table:
@@ -262,8 +261,8 @@ def statistics_command(
 @plain_errors
 def leakage_command(data: DataArgument, output_format: FormatOption = Format.table) -> None:
     """Reports what of dev, test and the Wikipedia set stands in train."""
-    from .leakage import leakage
-    from .publication import read_dataset
+    from .dataset.leakage import leakage
+    from .dataset.publication import read_dataset
 
     print_figures(leakage(read_dataset(data)), output_format)
 
@@ -279,9 +278,9 @@ def human_sheets_command(
     seed: SeedOption = 0,
 ) -> None:
     """Writes the sheets of a human evaluation, as Table IV of the paper has it."""
-    from .human_evaluation import sample_for_evaluation, write_sheets
-    from .publication import read_dataset
-    from .statistics import rows_by_task
+    from .dataset.publication import read_dataset
+    from .dataset.statistics import rows_by_task
+    from .people.human_evaluation import sample_for_evaluation, write_sheets
 
     by_task = {task: splits[split] for task, splits in rows_by_task(read_dataset(data)).items()}
     sample = sample_for_evaluation(by_task, per_task=per_task, seed=seed)
@@ -296,7 +295,7 @@ def human_scores_command(
     output_format: FormatOption = Format.table,
 ) -> None:
     """Unites the sheets of the annotators: accuracy, fluency and Krippendorff's alpha of each task."""
-    from .human_evaluation import aggregate, read_sheets
+    from .people.human_evaluation import aggregate, read_sheets
 
     print_figures(aggregate(read_sheets(sheets)), output_format)
 
@@ -306,8 +305,8 @@ def _chat(
     build: BenchmarkBuild, log: str, url: str, model: str, key: str | None, concurrency: int, timeout: float
 ) -> Iterator[ChatModel]:
     """The model behind the server, once it is known to be there; its replies are kept with the stages."""
-    from .llm import ChatModel
-    from .reply_log import ReplyLog
+    from ..llm.client import ChatModel
+    from ..llm.reply_log import ReplyLog
 
     with (
         ReplyLog(build.path(log).parent / "replies", log) as replies,

@@ -15,20 +15,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiobert.modeling.knowledge_audiobert import sha256_of
-
-from . import animals, categories, comparisons, wikipedia
-from .publication import Publication, StageCount, write_dataset
-from .review import read_decisions, write_review
-from .splitting import split_rows
+from ..llm.templates import load_template
+from ..modeling.knowledge_audiobert import sha256_of
+from .dataset.publication import Publication, StageCount, write_dataset
+from .dataset.splitting import split_rows
+from .people.review import read_decisions, write_review
 from .stages import Shard, StageReport, read_rows, report_path, run_stage, write_rows
-from .templates import load_template
-from .wikipedia_refresh import read_notes
+from .wikipedia import facts as wikipedia
+from .wikipedia.refresh import read_notes
+from .writing import animals, categories, pairs
 
 if TYPE_CHECKING:
-    from .llm import ChatModel, Sampling
+    from ..llm.client import ChatModel, Sampling
     from .pitch import PitchSettings
-    from .records import RecordSource
+    from .sources.records import RecordSource
 
 STAGES = ("records", "categories", "animals", "pitches", "pairs", "comparisons")
 LLM_STAGES = ("categories", "animals", "comparisons")
@@ -54,8 +54,8 @@ class BenchmarkBuild:
     def __init__(self, out: str | Path, templates: str | Path | None = None) -> None:
         self.out = Path(out)
         self.templates = None if templates is None else Path(templates)
-        names = (categories.TEMPLATE, animals.TEMPLATE, animals.STOP_LIST, comparisons.TEMPLATE)
-        names = (*names, comparisons.BLIND_TEMPLATE)
+        names = (categories.TEMPLATE, animals.TEMPLATE, animals.STOP_LIST, pairs.TEMPLATE)
+        names = (*names, pairs.BLIND_TEMPLATE)
         if self.templates is not None and not any((self.templates / name).is_file() for name in names):
             raise ValueError(f"{self.templates} holds none of the templates {', '.join(names)}.")
 
@@ -108,33 +108,33 @@ class BenchmarkBuild:
 
         return run_stage(
             self.path("pitches"),
-            self.rows_under(comparisons.PITCH_ROOTS),
+            self.rows_under(pairs.PITCH_ROOTS),
             lambda rows: measure_pitches(source.audio_of(rows), settings, num_proc),
             settings=asdict(settings),
             inputs=self.inputs("categories"),
-            total=lambda: sum(1 for _ in self.rows_under(comparisons.PITCH_ROOTS)),
+            total=lambda: sum(1 for _ in self.rows_under(pairs.PITCH_ROOTS)),
             shard=shard,
         )
 
-    def pairs(self, seed: int = 0, max_pairs: int = comparisons.MAX_PAIRS) -> StageReport:
+    def pairs(self, seed: int = 0, max_pairs: int = pairs.MAX_PAIRS) -> StageReport:
         """Draws pairs of recordings whose pitches differ by more than 10 %; a recording left over is a row as well."""
         return write_rows(
             self.path("pairs"),
-            comparisons.make_pairs(read_rows(self.path("pitches")), seed=seed, max_pairs=max_pairs),
+            pairs.make_pairs(read_rows(self.path("pitches")), seed=seed, max_pairs=max_pairs),
             settings={"seed": seed, "max_pairs": max_pairs},
             inputs=self.inputs("pitches"),
         )
 
     def comparisons(self, chat: ChatModel, shard: Shard | None = None) -> StageReport:
         """Asks the LLM for a prompt on every pair, and then, blind, for its answer (figure 2, c)."""
-        template = self.template(comparisons.TEMPLATE, comparisons.PLACEHOLDERS)
-        blind = self.template(comparisons.BLIND_TEMPLATE, comparisons.BLIND_PLACEHOLDERS)
-        texts = {comparisons.TEMPLATE: template, comparisons.BLIND_TEMPLATE: blind}
+        template = self.template(pairs.TEMPLATE, pairs.PLACEHOLDERS)
+        blind = self.template(pairs.BLIND_TEMPLATE, pairs.BLIND_PLACEHOLDERS)
+        texts = {pairs.TEMPLATE: template, pairs.BLIND_TEMPLATE: blind}
         return run_stage(
             self.path("comparisons"),
             read_rows(self.path("pairs")),
-            lambda rows: comparisons.compare(rows, chat, template, blind),
-            settings=settings_of(chat, comparisons.SAMPLING, texts),
+            lambda rows: pairs.compare(rows, chat, template, blind),
+            settings=settings_of(chat, pairs.SAMPLING, texts),
             inputs=self.inputs("pairs"),
             total=lambda: self.report("pairs")["kept"],
             shard=shard,
@@ -161,7 +161,7 @@ class BenchmarkBuild:
             prompts = list(kept_of("review", read_decisions(decisions, prompts)[0], counts))
         compared, merged = animals.merge_duplicates(read_rows(self.path("comparisons")))
         counts.append(count_of("pitch prompts", len(compared), {SAME_PROMPT: merged}))
-        compared = list(kept_of("contradictions", comparisons.refuse_contradictions(compared), counts))
+        compared = list(kept_of("contradictions", pairs.refuse_contradictions(compared), counts))
         sounds = wikipedia.read_animal_sounds(self.wikipedia_table(wikipedia.ANIMAL_TABLE))
         ranges = wikipedia.read_pitch_ranges(self.wikipedia_table(wikipedia.PITCH_TABLE))
         wiki = [
@@ -195,8 +195,8 @@ class BenchmarkBuild:
     def main_categories(self) -> StageCount:
         """How many of the categorised records are of use, between those of animals and those to compare."""
         roots = Counter(row["category"].split("/")[0] for row in read_rows(self.path("categories")))
-        used = sum(roots[root] for root in (ANIMAL_ROOT, *comparisons.PITCH_ROOTS))
-        others = f"not of {ANIMAL_ROOT}, {', '.join(comparisons.PITCH_ROOTS)}"
+        used = sum(roots[root] for root in (ANIMAL_ROOT, *pairs.PITCH_ROOTS))
+        others = f"not of {ANIMAL_ROOT}, {', '.join(pairs.PITCH_ROOTS)}"
         return count_of("main categories", used, {others: roots.total() - used})
 
     @property

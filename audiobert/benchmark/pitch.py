@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from audiobert.audio import AudioDecodingError, load_audio
-from audiobert.benchmark.stages import Refusal
+from ..sounds.decoding import AudioDecodingError, load_audio
+from .stages import Refusal
 
 METHODS = ("pyin", "yin")
 

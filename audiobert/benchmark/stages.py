@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from audiobert.files import whole_file
+from ..files import whole_file
 
 # The reason of rows that a later run of the same stage asks for again; every other reason is final.
 NO_REPLY = "no reply from the server"

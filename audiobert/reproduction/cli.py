@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from audiobert.console import err, out, plain_errors
+from ..console import err, out, plain_errors
 
 
 class PresetName(str, Enum):

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from audiobert import __version__
-from audiobert.auditorybench import SPLITS, TASKS
-from audiobert.files import whole_file
-from audiobert.modeling.knowledge_audiobert import TEXT_ENCODER_FOLDER, sha256_of
-from audiobert.modeling.modeling_audiobert import KNOWLEDGE_BASE_FOLDER
+from .. import __version__
+from ..data.auditorybench import SPLITS, TASKS
+from ..files import whole_file
+from ..modeling.knowledge_audiobert import TEXT_ENCODER_FOLDER, sha256_of
+from ..modeling.modeling_audiobert import KNOWLEDGE_BASE_FOLDER
 
 CONFIGURATION_FILE = "configuration.json"
 RUNS_FOLDER = "runs"

@@ -9,11 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from audiobert.benchmark.statistics import PAPER_TABLE_I
-from audiobert.files import whole_file
-
+from ..benchmark.dataset.statistics import PAPER_TABLE_I
+from ..files import whole_file
+from ..reports.paper import paper_tables
 from .findings import Findings, OverSeeds
-from .paper import paper_tables
 from .results import AUDIOBERT, Results
 from .verdict import verdict
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..reports.paper import paper_tables
 from .findings import Findings, OverSeeds
-from .paper import paper_tables
 from .results import AUDIOBERT, NO_AUDIO
 from .sections import accuracy_columns
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiobert.comparison import AccuracyReport, Comparison, accuracy_report, compare
-from audiobert.predictions import RowPrediction
-from audiobert.preservation import Preservation
-from audiobert.strata import StrataReport, stratify
-
+from ..evaluation.comparison import AccuracyReport, Comparison, accuracy_report, compare
+from ..evaluation.predictions import RowPrediction
+from ..evaluation.preservation import Preservation
+from ..evaluation.strata import StrataReport, stratify
 from .results import (
     AUDIOBERT,
     BERT,
@@ -81,7 +80,7 @@ class Findings:
             audio.
         strata: of AudioBERT and the control without audio; None if there is neither, or no train data.
         detectors, alarms: Table II.
-        perplexities: pseudo-perplexity by mode, one of `audiobert.preservation.MODES`.
+        perplexities: pseudo-perplexity by mode, one of `audiobert.evaluation.preservation.MODES`.
     """
 
     models: tuple[str, ...]

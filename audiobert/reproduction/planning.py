@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from audiobert.tables import TableReport, TextTable
-
+from ..reports.tables import TableReport, TextTable
 from .costs import (
     GPU,
     SHAPES,

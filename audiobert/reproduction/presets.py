@@ -41,7 +41,7 @@ class Preset:
         baselines: other models of Table III.
         detector, adapter: the trainings of the span detector, and of LoRA with the map from audio to text.
         audio: whether the audio encoder is trained, or its embeddings cached.
-        variants: whether a variant of each train row is trained on too (`audiobert.training.variants`).
+        variants: whether a variant of each train row is trained on too (`audiobert.data.variants`).
         silence: whether the detector also learns from plain text, in which nothing is to be heard.
         detector_layers: the detector's size, as fields of `AudioBertConfig`.
     """

@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from audiobert.benchmark.statistics import PAPER_TABLE_I, Statistics
-from audiobert.files import whole_file
-
+from ..benchmark.dataset.statistics import PAPER_TABLE_I, Statistics
+from ..files import whole_file
+from ..reports.paper import PaperTable, paper_tables
 from .export import write_csv, write_json
 from .figures import write_figures
 from .findings import Findings, find
-from .paper import PaperTable, paper_tables
 from .results import AUDIOBERT, NO_AUDIO, Results
 from .sections import (
     accuracy_table,

@@ -10,9 +10,8 @@ from typing import Any
 
 from accelerate import PartialState
 
-from audiobert.benchmark.human_evaluation import HumanEvaluation, aggregate, read_sheets
-from audiobert.benchmark.statistics import benchmark_statistics
-
+from ..benchmark.dataset.statistics import benchmark_statistics
+from ..benchmark.people.human_evaluation import HumanEvaluation, aggregate, read_sheets
 from .configuration import configuration_of, settle_configuration
 from .planning import Plan, done_runs
 from .presets import BUNDLED, Preset

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from audiobert.benchmark.human_evaluation import HumanEvaluation
-from audiobert.benchmark.statistics import Statistics
-from audiobert.predictions import RowPrediction
-from audiobert.preservation import FalseAlarms, Preservation
+from ..benchmark.dataset.statistics import Statistics
+from ..benchmark.people.human_evaluation import HumanEvaluation
+from ..evaluation.predictions import RowPrediction
+from ..evaluation.preservation import FalseAlarms, Preservation
 
 # The models of Table III, with the controls that stand beside every result with audio.
 MAJORITY = "majority answer"

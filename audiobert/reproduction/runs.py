@@ -17,22 +17,21 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, TrainingArguments, set_seed
 
-from audiobert import bundled
-from audiobert.auditorybench import FEATURES, load_auditorybench
-from audiobert.causal import load_causal, predict_causal
-from audiobert.controls import linear_control, majority_control
-from audiobert.evaluation import EvaluationResult, evaluate_detector, evaluate_model
-from audiobert.hearing import LABEL_TEXT, Hearing
-from audiobert.masked import load_masked
-from audiobert.modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
-from audiobert.plain_text import read_passages, sample_passages
-from audiobert.predictions import RowPrediction, load_predictions, save_predictions
-from audiobert.preservation import FalseAlarms, Preservation, false_alarms, measure_preservation
-from audiobert.training.arguments import CHECKPOINTS_FOLDER
-from audiobert.training.audiobert import audiobert_arguments, train_audiobert
-from audiobert.training.detector import detector_arguments, train_detector
-from audiobert.training.variants import silent_rows, varied_rows
-
+from .. import bundled
+from ..data.auditorybench import FEATURES, load_auditorybench
+from ..data.plain_text import read_passages, sample_passages
+from ..data.variants import silent_rows, varied_rows
+from ..evaluation.causal import load_causal, predict_causal
+from ..evaluation.masked import EvaluationResult, evaluate_detector, evaluate_model
+from ..evaluation.predictions import RowPrediction, load_predictions, save_predictions
+from ..evaluation.preservation import FalseAlarms, Preservation, false_alarms, measure_preservation
+from ..evaluation.text_only import linear_control, majority_control
+from ..hearing import LABEL_TEXT, Hearing
+from ..language_models.masked import load_masked
+from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from ..training.adapter import audiobert_arguments, train_audiobert
+from ..training.arguments import CHECKPOINTS_FOLDER
+from ..training.detector import detector_arguments, train_detector
 from .presets import BUNDLED, Baseline, Preset, Recipe
 from .results import (
     AUDIOBERT,
@@ -46,9 +45,7 @@ from .results import (
     DetectorAlarms,
     DetectorScores,
 )
-from .results import (
-    LABEL_TEXT as LABEL_TEXT_MODEL,
-)
+from .results import LABEL_TEXT as LABEL_TEXT_MODEL
 
 GROUPS = {"animal": ("animal",), "pitch": ("pitch",), "both": ("animal", "pitch")}
 # How each model of Table III that is trained hears, and whether it has audio at all.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from audiobert.benchmark.statistics import PAPER_TABLE_I, SplitStatistics, Statistics
-from audiobert.comparison import Accuracy, interval_text
-from audiobert.predictions import COMBINED
-from audiobert.preservation import Preservation
-from audiobert.tables import TextTable, percent
-
+from ..benchmark.dataset.statistics import PAPER_TABLE_I, SplitStatistics, Statistics
+from ..evaluation.comparison import Accuracy, interval_text
+from ..evaluation.predictions import COMBINED
+from ..evaluation.preservation import Preservation
+from ..reports.paper import PaperTable
+from ..reports.tables import TextTable, percent
 from .findings import Findings, OverSeeds
-from .paper import PaperTable
 
 
 def mean_and_sd(figure: OverSeeds | Accuracy, scale: float = 100) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from audiobert.comparison import ColumnComparison, Comparison
-
+from ..evaluation.comparison import ColumnComparison, Comparison
 from .findings import SIGNIFICANT, Findings, significant_columns
 from .results import AUDIOBERT, NO_AUDIO, OTHER_SPAN, RANDOM
 

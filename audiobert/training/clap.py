@@ -23,10 +23,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from audiobert.audio import AudioDecodingError
-from audiobert.features import clap_features
-from audiobert.recordings import SourceRecording
-
+from ..sounds.decoding import AudioDecodingError
+from ..sounds.features import clap_features
+from ..sounds.recordings import SourceRecording
 from .arguments import recipe_arguments, train_or_resume
 
 logger = logging.getLogger(__name__)

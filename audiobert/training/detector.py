@@ -9,11 +9,10 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import Trainer, TrainingArguments
 
-from audiobert.data import AudioBertDataCollator, tokenize_auditorybench
-from audiobert.masked import logits_of_columns
-from audiobert.metrics import AuditoryMetrics
-from audiobert.modeling import AudioBertForMaskedLM
-
+from ..data.batches import AudioBertDataCollator, tokenize_auditorybench
+from ..evaluation.metrics import AuditoryMetrics
+from ..language_models.masked import logits_of_columns
+from ..modeling import AudioBertForMaskedLM
 from .arguments import recipe_arguments, train_or_resume, training_only
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from audiobert.cli import app
-from audiobert.predictions import load_predictions
+from audiobert.evaluation.predictions import load_predictions
 
 from audio_fixtures import save_tiny_ast, save_tiny_clap, write_recordings
 from causal_fixtures import make_causal

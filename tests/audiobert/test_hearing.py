@@ -7,8 +7,8 @@ import torch
 from datasets import Dataset
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.auditorybench import FEATURES
-from audiobert.data import AudioBertDataCollator, tokenize_auditorybench
+from audiobert.data.auditorybench import FEATURES
+from audiobert.data.batches import AudioBertDataCollator, tokenize_auditorybench
 from audiobert.hearing import audible_rows, detect, hear, right_label
 
 from model_fixtures import hearing_audiobert

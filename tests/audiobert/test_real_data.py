@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from audiobert import AudioBertForMaskedLM, AudioBertKnowledgeBase, bundled
-from audiobert.auditorybench import load_auditorybench
-from audiobert.building import build_knowledge_base
-from audiobert.evaluation import evaluate_model
+from audiobert.data.auditorybench import load_auditorybench
+from audiobert.evaluation.masked import evaluate_model
+from audiobert.sounds.building import build_knowledge_base
 
 from audio_fixtures import save_tiny_ast, save_tiny_clap
 

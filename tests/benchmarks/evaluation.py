@@ -21,9 +21,9 @@ from datasets import DatasetDict
 from transformers import FillMaskPipeline
 
 from audiobert import bundled
-from audiobert.auditorybench import MASK, PITCH_ANSWERS, SPLITS, load_auditorybench
-from audiobert.evaluation import evaluate_model
-from audiobert.masked import load_masked
+from audiobert.data.auditorybench import MASK, PITCH_ANSWERS, SPLITS, load_auditorybench
+from audiobert.evaluation.masked import evaluate_model
+from audiobert.language_models.masked import load_masked
 
 # Pitch answers whose probabilities are nearer than this can change places with the shape of the batch.
 CLOSE = 1e-5

@@ -23,12 +23,12 @@ from rich.table import Table
 
 # The plain loop's client calls no server at all in this mode.
 os.environ["HF_HUB_OFFLINE"] = "0"
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
 from huggingface_hub import AsyncInferenceClient  # noqa: E402
 
-from audiobert.benchmark.llm import ChatModel, Sampling  # noqa: E402
-from audiobert.benchmark.reply_log import ReplyLog  # noqa: E402
+from audiobert.llm.client import ChatModel, Sampling  # noqa: E402
+from audiobert.llm.reply_log import ReplyLog  # noqa: E402
 
 from llm_server import MODEL, LlmServer  # noqa: E402
 

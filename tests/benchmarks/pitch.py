@@ -28,8 +28,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from audiobert.audio import load_audio  # noqa: E402
 from audiobert.benchmark.pitch import PitchSettings, measure_pitches, track_pitch  # noqa: E402
+from audiobert.sounds.decoding import load_audio  # noqa: E402
 
 RATE = 44100
 FMIN, FMAX = 40.0, 4000.0

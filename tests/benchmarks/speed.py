@@ -31,10 +31,10 @@ from transformers import (
     ClapTextModelWithProjection,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
 from audiobert import AudioBertConfig, AudioBertForMaskedLM, AudioBertKnowledgeBase  # noqa: E402
-from audiobert.modeling.knowledge_audiobert import (  # noqa: E402
+from audiobert.modeling.knowledge_audiobert import (
     EncoderReference,
     KnowledgeBaseConfig,
     QueryEncoder,

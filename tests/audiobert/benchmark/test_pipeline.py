@@ -19,9 +19,9 @@ import soundfile
 from datasets import load_dataset
 from typer.testing import CliRunner
 
-from audiobert.auditorybench import load_auditorybench
 from audiobert.benchmark.stages import NO_REPLY, read_all_rows, read_rows
 from audiobert.cli import app
+from audiobert.data.auditorybench import load_auditorybench
 
 from llm_script import SOUNDS, scripted_reply
 from llm_server import HANG, MODEL, SERVER_ERROR, LlmServer
@@ -175,7 +175,7 @@ def test_shards_give_the_bytes_of_the_single_run(recordings: Path, built: Path, 
 def test_a_request_that_fails_is_counted_and_asked_again_later(
     recordings: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("audiobert.benchmark.llm.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("audiobert.llm.client.FIRST_WAIT", 0.01)
     unlucky = "take 1"
     with LlmServer(scripted_reply, fault=lambda r: SERVER_ERROR if unlucky in r.prompt[-300:] else None) as server:
         build(recordings, tmp_path, server)

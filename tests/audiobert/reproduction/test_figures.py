@@ -1,7 +1,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from audiobert.predictions import RowPrediction
+from audiobert.evaluation.predictions import RowPrediction
 from audiobert.reproduction.figures import write_figures
 from audiobert.reproduction.findings import find
 from audiobert.reproduction.results import AUDIOBERT, NO_AUDIO, Answers, DetectorScores, Results

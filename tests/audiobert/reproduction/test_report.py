@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audiobert.benchmark.human_evaluation import Rating, aggregate
-from audiobert.benchmark.statistics import PAPER_TABLE_I, Statistics
-from audiobert.predictions import RowPrediction
-from audiobert.preservation import (
+from audiobert.benchmark.dataset.statistics import PAPER_TABLE_I, Statistics
+from audiobert.benchmark.people.human_evaluation import Rating, aggregate
+from audiobert.evaluation.predictions import RowPrediction
+from audiobert.evaluation.preservation import (
     LORA_FORCED_ON,
     PLAIN_BERT,
     FalseAlarms,

@@ -1,0 +1,1 @@
+"""A benchmark as a dataset: split, counted, checked for leaks and published."""

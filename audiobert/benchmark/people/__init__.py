@@ -1,0 +1,1 @@
+"""Sheets that people fill in: the human filter and the human evaluation."""

@@ -1,0 +1,1 @@
+"""Recordings and what is known of them in words, from folders, archives and datasets."""

@@ -1,0 +1,1 @@
+"""The Wikipedia sets, and where their facts come from."""

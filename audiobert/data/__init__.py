@@ -1,0 +1,1 @@
+"""AuditoryBench as rows and as tensors."""

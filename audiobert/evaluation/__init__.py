@@ -1,0 +1,1 @@
+"""What models answer to AuditoryBench, and how sure the figures are."""

@@ -1,0 +1,1 @@
+"""Language models that run here: masked and causal ones, of any family."""

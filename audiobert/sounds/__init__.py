@@ -1,0 +1,1 @@
+"""Sound in, and a knowledge base out of it."""

@@ -1,0 +1,160 @@
+"""The recipe for AudioBERT itself: the adapter, the map from audio to text, and the audio encoder (paper, III-D)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import DatasetDict
+from torch import nn
+from transformers import ASTFeatureExtractor, Trainer, TrainingArguments
+
+from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator
+from ..evaluation.metrics import AuditoryMetrics
+from ..hearing import Hearing, audible_rows, check_hearing
+from ..language_models.masked import logits_of_columns
+from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from ..sounds.features import ast_features
+from .arguments import recipe_arguments, train_or_resume, training_only
+
+# What is trained (of BERT, only its adapter is trainable), by where the audio comes from.
+AUDIO_MODES = {
+    "cached": ["text_model.", "audio_projection."],
+    "trained": ["text_model.", "audio_projection.", "audio_model."],
+    "none": ["text_model."],
+}
+# Features of one recording are about half a megabyte.
+CACHED_FEATURES = 1024
+
+
+def audiobert_arguments(output_dir: str | Path, **values) -> TrainingArguments:
+    """The paper's values: 20 epochs, batches of 32, AdamW at 3e-4, cosine schedule with 10 % warm-up."""
+    defaults = {
+        "num_train_epochs": 20,
+        "per_device_train_batch_size": 32,
+        "learning_rate": 3e-4,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "label_names": ["labels"],
+    }
+    return recipe_arguments(output_dir, **{**defaults, **values})
+
+
+def train_audiobert(
+    model: AudioBertForMaskedLM,
+    dataset: DatasetDict,
+    args: TrainingArguments,
+    audio: str = "cached",
+    audio_dir: str | Path | None = None,
+    hearing: Hearing = "retrieved",
+) -> dict[str, float]:
+    """
+    Trains the adapter of `model`, and what brings audio to it, in place. BERT and the detector stay as they are.
+
+    Args:
+        model: with its tokenizer, a trained detector and, unless `audio` is "none", a knowledge base.
+        dataset: splits train and dev, as `load_auditorybench` gives them. No row is left out: where a span is not in
+            its sentence the row trains with the spans that the model's detector finds.
+        args: see [`audiobert_arguments`]. A run that was stopped goes on from its last checkpoint.
+        audio: "cached" injects the knowledge base's stored embeddings; "trained" runs and trains the audio encoder on
+            the recordings, then embeds the knowledge base anew; "none" injects nothing, on the same data with the same
+            adapter and steps: the text-only control. "none" sets `config.injection` so.
+        audio_dir: for "trained": the folder in which the recordings lie under their ids.
+        hearing: what is heard at the spans, see `audiobert.hearing.hear`: what is retrieved, or for a control what
+            stands in its place, drawn by the seed of `args`. "label-text" goes with `audio="none"`.
+
+    Returns:
+        Answer accuracy on dev, from 0 to 1, by task; spans as given, not as detected.
+
+    Raises:
+        ValueError: for an unknown `audio` or `hearing`, or if what it needs is not there.
+    """
+    _check(model, audio, audio_dir)
+    if audio == "none":
+        model.config.injection = "none"
+    check_hearing(model, hearing)
+    rows = {split: audible_rows(model, dataset[split], hearing=hearing, seed=args.seed) for split in ("train", "dev")}
+    metrics = AuditoryMetrics(model.tokenizer, ["labels"])
+    trainer = AnswerTrainer(
+        model=model,
+        args=args,
+        train_dataset=rows["train"],
+        eval_dataset=rows["dev"],
+        data_collator=_collator(model, audio, audio_dir),
+        compute_metrics=metrics,
+        preprocess_logits_for_metrics=metrics.reduce,
+    )
+    with training_only(model, AUDIO_MODES[audio]):
+        train_or_resume(trainer)
+    scores = trainer.evaluate()
+    if audio == "trained":
+        embeddings = embed_recordings(model, audio_dir)
+        model.set_knowledge_base(
+            model.knowledge_base.with_audio_embeddings(embeddings, ast_name="trained with this model")
+        )
+    return scores
+
+
+def _check(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path | None) -> None:
+    if audio not in AUDIO_MODES:
+        raise ValueError(f"`audio` must be one of {', '.join(AUDIO_MODES)}, got {audio!r}.")
+    if audio != "none" and model.knowledge_base is None:
+        raise ValueError(f"audio={audio!r} needs a knowledge base: give the model one with `set_knowledge_base`.")
+    if audio == "trained" and audio_dir is None:
+        raise ValueError("audio='trained' needs `audio_dir`, the folder of the recordings.")
+    if audio == "trained" and model.feature_extractor is None:
+        raise ValueError("audio='trained' needs `model.feature_extractor`, the one of the audio encoder's checkpoint.")
+
+
+class AnswerTrainer(Trainer):
+    """Scores the vocabulary, in training, at the places of masks alone: the same loss, sooner."""
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        # What is evaluated needs all places, as those of other batches are elsewhere.
+        if return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, **kwargs)
+        columns = (inputs["labels"] != IGNORED).any(0).nonzero()[:, 0]
+        with logits_of_columns(self.accelerator.unwrap_model(model), columns):
+            return super().compute_loss(model, {**inputs, "labels": inputs["labels"][:, columns]}, **kwargs)
+
+
+def _collator(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path | None) -> AudioBertDataCollator:
+    if audio == "none":
+        return AudioBertDataCollator(model.tokenizer)
+    knowledge_base = model.knowledge_base
+    if audio == "cached":
+        return HearingCollator(
+            model.tokenizer, "audio_embeds", lambda found: knowledge_base.audio_embeds(found).mean(0).numpy()
+        )
+    features = functools.lru_cache(maxsize=CACHED_FEATURES)(
+        lambda index: recording_features(knowledge_base, index, audio_dir, model.feature_extractor)
+    )
+    # The encoder runs on the best recording of each span.
+    return HearingCollator(model.tokenizer, "audio_values", lambda found: features(found[0]))
+
+
+def recording_features(
+    knowledge_base: AudioBertKnowledgeBase,
+    index: int,
+    audio_dir: str | Path,
+    feature_extractor: ASTFeatureExtractor,
+) -> np.ndarray:
+    """AST's input for a recording, float32 `(frames, mel_bins)`."""
+    return ast_features(feature_extractor, str(Path(audio_dir) / knowledge_base.recording(index).id))
+
+
+@torch.no_grad()
+def embed_recordings(model: AudioBertForMaskedLM, audio_dir: str | Path) -> torch.Tensor:
+    """The model's audio embedding of every recording of its knowledge base, float32 `(count, audio_hidden_size)`."""
+    model.eval()
+    embeddings = []
+    for index in range(len(model.knowledge_base)):
+        features = torch.from_numpy(recording_features(model.knowledge_base, index, audio_dir, model.feature_extractor))
+        hidden = model.audio_model(features[None].to(model.device, model.audio_model.dtype)).last_hidden_state
+        embeddings.append(hidden.mean(1)[0].float().cpu())
+    return torch.stack(embeddings)

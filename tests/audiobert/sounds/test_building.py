@@ -1,0 +1,355 @@
+"""Building knowledge bases: what goes in, what comes out, and that a build which was cut off goes on."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value
+from transformers import ASTFeatureExtractor, ASTModel, ClapFeatureExtractor, ClapModel
+
+from audiobert.modeling.knowledge_audiobert import AudioBertKnowledgeBase
+from audiobert.sounds import building
+from audiobert.sounds.building import BuildReport, build_knowledge_base
+from audiobert.sounds.features import ast_features, clap_features
+from audiobert.sounds.recordings import read_recordings
+
+from audio_fixtures import save_tiny_ast, save_tiny_clap, tone, write_recordings
+
+ROWS = [
+    {
+        "file_name": f"{'low' if i % 2 else 'high'}/{i}.wav",
+        "label": "low" if i % 2 else "high",
+        "source": ("A", "B", "C")[i % 3],
+        "license": "CC0",
+    }
+    for i in range(9)
+]
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("encoders")
+    return {"clap": save_tiny_clap(folder / "tiny-clap"), "ast": save_tiny_ast(folder / "tiny-ast")}
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "SHARD_RECORDINGS", 2)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def recording_of(knowledge_base: AudioBertKnowledgeBase, identity: str) -> int:
+    return [knowledge_base.recording(i).id for i in range(len(knowledge_base))].index(identity)
+
+
+def test_build(encoders: dict[str, Path], tmp_path: Path) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS)
+    report = build_knowledge_base(audio, tmp_path / "out", **encoders)
+    assert report == BuildReport(tmp_path / "out", count=9, resumed=0, skipped=())
+    assert not (tmp_path / "out.partial").exists()
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+    assert (knowledge_base.config.clap.name, knowledge_base.config.clap.revision) == ("tiny-clap", None)
+    assert [knowledge_base.recording(i).id for i in range(9)] == [row["file_name"] for row in ROWS]
+    first = knowledge_base.recording(0)
+    assert (first.label, first.source, first.license, first.seconds) == ("high", "A", "CC0", pytest.approx(0.4))
+    assert not [name for name, data in content(tmp_path / "out").items() if str(tmp_path).encode() in data]
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_embeddings_are_those_of_clap_and_ast(encoders: dict[str, Path], tmp_path: Path, fusion: bool) -> None:
+    clap_folder = save_tiny_clap(tmp_path / "clap", fusion=fusion)
+    audio = write_recordings(tmp_path / "audio", ROWS[:2])
+    # Longer than CLAP's second: cropped at random, the same way each time.
+    soundfile.write(audio / ROWS[1]["file_name"], np.random.default_rng(0).normal(0, 0.1, 48000), 16000)
+    build_knowledge_base(audio, tmp_path / "out", clap=clap_folder, ast=encoders["ast"])
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+
+    clap, ast = ClapModel.from_pretrained(clap_folder), ASTModel.from_pretrained(encoders["ast"])
+    clap_extractor = ClapFeatureExtractor.from_pretrained(clap_folder)
+    ast_extractor = ASTFeatureExtractor.from_pretrained(encoders["ast"])
+    for i, row in enumerate(ROWS[:2]):
+        path = audio / row["file_name"]
+        features = clap_features(clap_extractor, path, row["file_name"])
+        with torch.no_grad():
+            batch = {name: torch.from_numpy(value)[None] for name, value in features.items()}
+            vector = clap.get_audio_features(**batch).pooler_output[0]
+            hidden = ast(torch.from_numpy(ast_features(ast_extractor, path))[None]).last_hidden_state
+        np.testing.assert_allclose(knowledge_base.index.reconstruct(i), vector, atol=1e-6)
+        assert np.linalg.norm(knowledge_base.index.reconstruct(i)) == pytest.approx(1, abs=1e-5)
+        torch.testing.assert_close(knowledge_base.audio_embeds([i])[0], hidden.mean(1)[0].half().float())
+
+
+def test_random_crops_are_a_function_of_the_recording(encoders: dict[str, Path]) -> None:
+    extractor = ClapFeatureExtractor.from_pretrained(encoders["clap"])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(0).normal(0, 0.1, 80000), 8000, format="WAV")
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
+    one = clap_features(extractor, buffer.getvalue(), "one")["input_features"]
+    assert np.random.rand() == expected
+    np.testing.assert_array_equal(clap_features(extractor, buffer.getvalue(), "one")["input_features"], one)
+    assert (clap_features(extractor, buffer.getvalue(), "other")["input_features"] != one).any()
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_formats_lengths_and_silence(encoders: dict[str, Path], tmp_path: Path, fusion: bool) -> None:
+    waveforms = {
+        "silent.wav": (np.zeros(8000), 8000),
+        "ten_ms.flac": (tone(440, 0.01, 44100), 44100),
+        "one_sample.wav": (np.array([0.5]), 16000),
+        "stereo.ogg": (np.stack([tone(440, 0.5, 48000)] * 2, axis=1), 48000),
+        "tone.mp3": (tone(440, 0.5, 22050), 22050),
+        "ten_minutes.flac": (np.tile(tone(440, 1.0, 8000), 600), 8000),
+    }
+    audio = write_recordings(tmp_path / "audio", [{"file_name": name, "label": "tone"} for name in waveforms])
+    for name, (waveform, rate) in waveforms.items():
+        soundfile.write(audio / name, waveform, rate)
+    clap = save_tiny_clap(tmp_path / "clap", fusion=fusion)
+    report = build_knowledge_base(audio, tmp_path / "out", clap=clap, ast=encoders["ast"], max_seconds=5)
+    assert (report.count, report.skipped) == (6, ())
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+    assert knowledge_base.recording(5).seconds == 600
+    assert knowledge_base.recording(1).seconds == pytest.approx(0.01)
+    assert knowledge_base.audio_embeds(range(6)).isfinite().all()
+
+
+def test_corrupt_files_are_skipped_and_listed(encoders: dict[str, Path], tmp_path: Path) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS)
+    # A whole shard and one more.
+    for row, data in zip([2, 3, 6], [b"no audio", b"", None], strict=True):
+        path = audio / ROWS[row]["file_name"]
+        path.unlink() if data is None else path.write_bytes(data)
+    report = build_knowledge_base(audio, tmp_path / "out", **encoders)
+    assert report.count == 6
+    names = [ROWS[row]["file_name"] for row in (2, 3, 6)]
+    assert [identity for identity, _ in report.skipped] == names
+    lines = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
+    assert lines == ["id,reason", *(f"{name},{reason}" for name, reason in report.skipped)]
+    assert str(tmp_path) not in "".join(lines)
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+    assert len(knowledge_base) == 6
+
+    # What is skipped does not change the numbers of the others.
+    write_recordings(audio, ROWS)
+    build_knowledge_base(audio, tmp_path / "all", **encoders)
+    everything = AudioBertKnowledgeBase.from_pretrained(tmp_path / "all")
+    for i in range(6):
+        j = recording_of(everything, knowledge_base.recording(i).id)
+        np.testing.assert_array_equal(knowledge_base.index.reconstruct(i), everything.index.reconstruct(j))
+        assert torch.equal(knowledge_base.audio_embeds([i]), everything.audio_embeds([j]))
+
+
+def test_nothing_but_corrupt_files(encoders: dict[str, Path], tmp_path: Path) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS[:2])
+    for row in ROWS[:2]:
+        (audio / row["file_name"]).write_bytes(b"")
+    with pytest.raises(ValueError, match="none of the 2 recordings could be decoded.*empty"):
+        build_knowledge_base(audio, tmp_path / "out", **encoders)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_some_sources(encoders: dict[str, Path], tmp_path: Path) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS)
+    build_knowledge_base(audio, tmp_path / "out", sources=["A", "C"], **encoders)
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+    assert [knowledge_base.recording(i).source for i in range(6)] == ["A", "C"] * 3
+    with pytest.raises(ValueError, match=r"no recordings of the sources \['D'\]; it has \['A', 'B', 'C'\]"):
+        build_knowledge_base(audio, tmp_path / "other", sources=["A", "D"], **encoders)
+
+
+def test_a_resumed_build_gives_the_same_bytes(
+    encoders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS)
+    (audio / ROWS[1]["file_name"]).write_bytes(b"no audio")
+    build_knowledge_base(audio, tmp_path / "whole", **encoders)
+
+    embed = building.AudioEncoders.__call__
+
+    def cut_off(self: building.AudioEncoders, recording: building.SourceRecording) -> tuple:
+        if recording.id == ROWS[5]["file_name"]:
+            raise KeyboardInterrupt
+        return embed(self, recording)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building.AudioEncoders, "__call__", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            build_knowledge_base(audio, tmp_path / "resumed", **encoders)
+    assert not (tmp_path / "resumed").exists()
+    # A shard that the crash of a machine left incomplete is made again.
+    shard = tmp_path / "resumed.partial" / "shard-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:50])
+    report = build_knowledge_base(audio, tmp_path / "resumed", **encoders)
+    assert (report.count, report.resumed, len(report.skipped)) == (8, 2, 1)
+    assert content(tmp_path / "resumed") == content(tmp_path / "whole")
+
+
+SLOW_BUILD = """
+import sys, time
+from audiobert.sounds import building
+building.SHARD_RECORDINGS = 2
+embed = building.AudioEncoders.__call__
+def slow(self, recording):
+    time.sleep(0.2)
+    return embed(self, recording)
+building.AudioEncoders.__call__ = slow
+building.build_knowledge_base(sys.argv[1], sys.argv[2], clap=sys.argv[3], ast=sys.argv[4])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_build_gives_the_same_bytes(encoders: dict[str, Path], tmp_path: Path) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS)
+    build_knowledge_base(audio, tmp_path / "whole", **encoders)
+    places = [str(path) for path in (audio, tmp_path / "killed", encoders["clap"], encoders["ast"])]
+    root = Path(__file__).resolve().parents[3]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_BUILD, *places], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed.partial" / "shard-00001.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the build ended before it could be killed"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    report = build_knowledge_base(audio, tmp_path / "killed", **encoders)
+    assert report.resumed >= 4
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["setting", "audio", "metadata", "weights"])
+def test_a_build_with_other_inputs_is_not_resumed(
+    encoders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS)
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build_knowledge_base(audio, tmp_path / "out", **encoders)
+    arguments = dict(encoders)
+    if change == "setting":
+        arguments["max_seconds"] = 0.3
+    elif change == "audio":
+        soundfile.write(audio / ROWS[4]["file_name"], tone(70, 0.5, 16000), 16000)
+    elif change == "metadata":
+        write_recordings(audio, [{**row, "license": "CC BY"} for row in ROWS])
+    else:
+        arguments["ast"] = save_tiny_ast(tmp_path / "tiny-ast", seed=1)
+    with pytest.raises(ValueError, match=r"out.partial belongs to a build of other .* remove it"):
+        build_knowledge_base(audio, tmp_path / "out", **arguments)
+
+
+def test_an_existing_folder_is_left_alone(encoders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is there already"):
+        build_knowledge_base(write_recordings(tmp_path / "audio", ROWS), tmp_path / "out", **encoders)
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_a_revision_of_a_local_checkpoint(encoders: dict[str, Path], tmp_path: Path) -> None:
+    audio = write_recordings(tmp_path / "audio", ROWS[:1])
+    with pytest.raises(ValueError, match="local folder; the revision 'v2'"):
+        build_knowledge_base(audio, tmp_path / "out", **encoders, ast_revision="v2")
+
+
+def as_dataset(audio: Path, rows: list[dict[str, str]], embed: bool) -> Dataset:
+    def cell(row: dict[str, str]) -> dict[str, object]:
+        path = audio / row["file_name"]
+        return {"bytes": path.read_bytes(), "path": None} if embed else {"bytes": None, "path": str(path)}
+
+    labels = ["high", "low"]
+    columns = {
+        "id": [row["file_name"] for row in rows],
+        "sound": [cell(row) for row in rows],
+        "label": [labels.index(row["label"]) for row in rows],
+        "license": [row["license"] for row in rows],
+    }
+    dataset = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=labels))
+    # Made of paths and bytes by a cast: `datasets` encodes audio by torchcodec alone.
+    return dataset.cast_column("sound", Audio())
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_a_dataset_gives_what_the_folder_gives(encoders: dict[str, Path], tmp_path: Path, embed: bool) -> None:
+    rows = [{key: row[key] for key in ("file_name", "label", "license")} for row in ROWS[:4]]
+    audio = write_recordings(tmp_path / "audio", rows)
+    (audio / rows[2]["file_name"]).write_bytes(b"no audio")
+    build_knowledge_base(audio, tmp_path / "folder", **encoders)
+    build_knowledge_base(as_dataset(audio, rows, embed), tmp_path / "dataset", **encoders)
+    assert content(tmp_path / "dataset") == content(tmp_path / "folder")
+
+
+def test_rows_of_a_dataset_without_ids_and_audio(tmp_path: Path) -> None:
+    rows = {"audio": [None, {"bytes": b"x", "path": None}], "caption": ["a dog barks", "rain"]}
+    recordings = read_recordings(Dataset.from_dict(rows).cast_column("audio", Audio()))
+    assert [(recording.id, recording.label, recording.open()) for recording in recordings] == [
+        ("0", "a dog barks", b""),
+        ("1", "rain", b"x"),
+    ]
+
+
+def test_datasets_that_cannot_be_read() -> None:
+    dataset = Dataset.from_dict({"label": ["dog"]})
+    with pytest.raises(TypeError, match=r"pass one of its splits \['test', 'train'\]"):
+        read_recordings(DatasetDict({"train": dataset, "test": dataset}))
+    with pytest.raises(ValueError, match="needs one Audio column"):
+        read_recordings(dataset)
+    with pytest.raises(TypeError, match="got list"):
+        read_recordings([1, 2])
+    audio = Dataset.from_dict(
+        {"audio": [None], "name": ["dog"]}, features=Features({"audio": Audio(), "name": Value("string")})
+    )
+    with pytest.raises(ValueError, match="no column label or caption"):
+        read_recordings(audio)
+
+
+@pytest.mark.parametrize(
+    ("csv_text", "message"),
+    [
+        ("name,label\na.wav,dog\n", "no column file_name"),
+        ("file_name,name\na.wav,dog\n", "no column label or caption"),
+        ("file_name,label\n", "holds no recordings"),
+        ("file_name,label\na.wav,dog\na.wav,cat\n", "'a.wav' twice"),
+        ("file_name,label\na.wav, \n", "'a.wav' no label"),
+        ("file_name,label\na.wav\n", "'a.wav' no label"),
+        ("file_name,label\n,dog\n", "line 2: file_name"),
+        ("file_name,label\n/a.wav,dog\n", "line 2: file_name"),
+        ("file_name,label,seconds\na.wav,dog,long\n", "line 2: seconds has to be a number, got 'long'"),
+    ],
+)
+def test_metadata_that_cannot_be_read(tmp_path: Path, csv_text: str, message: str) -> None:
+    (tmp_path / "metadata.csv").write_text(csv_text)
+    with pytest.raises(ValueError, match=message):
+        read_recordings(tmp_path)
+
+
+def test_metadata_as_other_programs_write_it(tmp_path: Path) -> None:
+    text = '\ufefffile_name,caption,seconds\r\n"a, b.wav","barks, ""loudly""",\r\nNA.wav,NA,1.5\r\n'
+    (tmp_path / "metadata.csv").write_bytes(text.encode())
+    recordings = read_recordings(tmp_path)
+    assert [(recording.id, recording.label, recording.seconds) for recording in recordings] == [
+        ("a, b.wav", 'barks, "loudly"', None),
+        ("NA.wav", "NA", 1.5),
+    ]
+
+
+def test_no_folder_and_no_metadata(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no folder"):
+        read_recordings(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=r"has no metadata.csv"):
+        read_recordings(tmp_path)
