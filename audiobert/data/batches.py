@@ -11,9 +11,9 @@ import torch
 from datasets import Dataset, DatasetDict, Features, Value
 from transformers import PreTrainedTokenizerBase
 
-from ..language_models.masked import mask_answers
 from .alignment import align_spans
 from .auditorybench import MASK
+from .masking import mask_answers
 
 DatasetOrDict = TypeVar("DatasetOrDict", Dataset, DatasetDict)
 

@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import MASK
+from ..data.masking import MaskedSentence, mask_answers
 from ..language_models.likelihood import Blank, in_evaluation_mode, likelihoods
-from ..language_models.masked import MaskedSentence, check_masked_model, context_length, mask_answers
+from ..language_models.masked import check_masked_model, context_length
 from ..llm.templates import fill
 from ..reports.tables import TextTable, percent
 from .predictions import RowPrediction

@@ -12,7 +12,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ..data.auditorybench import MASK, PITCH_ANSWERS
 from ..data.batches import IGNORED
-from ..language_models.masked import mask_answers
+from ..data.masking import mask_answers
 
 # What a row of a metric's input can be.
 _INTEGERS = [Value("int64")]
