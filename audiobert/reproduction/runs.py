@@ -302,15 +302,10 @@ def start_model(name: str, workshop: Workshop) -> AudioBertForMaskedLM:
 def _arguments(
     make: Callable[..., TrainingArguments], folder: Path, recipe: Recipe, seed: int, max_steps: int | None
 ) -> TrainingArguments:
-    devices = PartialState().num_processes
-    if recipe.batch_size % devices:
-        raise ValueError(
-            f"Batches of {recipe.batch_size} rows cannot be shared by {devices} processes: use another number."
-        )
     return make(
         folder,
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size // devices,
+        batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         train_sampling_strategy="group_by_length",

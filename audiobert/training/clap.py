@@ -19,14 +19,15 @@ from transformers import (
     ClapModel,
     EvalPrediction,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
 )
 
 from ..sounds.decoding import AudioDecodingError
 from ..sounds.features import clap_features
 from ..sounds.recordings import SourceRecording
-from .arguments import recipe_arguments, train_or_resume
+from .arguments import recipe_arguments
+from .settings import digest_of_arrays, digest_of_model, run_settings
+from .trainer import RecipeTrainer, scores_of, train_or_resume
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +186,16 @@ class CaptionedRecordings(torch.utils.data.Dataset):
         """Called by the Trainer before each epoch."""
         self.epoch = epoch
 
+    def description(self) -> dict[str, Any]:
+        """All that the rows depend on, as JSON knows it; the recordings by a digest of their features."""
+        return {
+            "recordings": digest_of_arrays(self.features),
+            "labels": self.labels,
+            "captions": {label: list(captions) for label, captions in self.captions.items()},
+            "query_template": self.query_template,
+            "seed": self.seed,
+        }
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -258,18 +269,17 @@ class LabelRetrieval(evaluate.Metric):
         }
 
 
-def clap_arguments(output_dir: str | Path, **values: Any) -> TrainingArguments:
+def clap_arguments(output_dir: str | Path, batch_size: int = 64, **values: Any) -> TrainingArguments:
     """20 epochs, batches of 64, AdamW at 5e-4 with a cosine schedule and 10 % warm-up."""
     defaults = {
         "num_train_epochs": 20,
-        "per_device_train_batch_size": 64,
         "learning_rate": 5e-4,
         "weight_decay": 0.01,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.1,
         "label_names": ["labels"],
     }
-    return recipe_arguments(output_dir, **{**defaults, **values})
+    return recipe_arguments(output_dir, batch_size, **{**defaults, **values})
 
 
 def train_clap(
@@ -295,7 +305,11 @@ def train_clap(
 
     Returns:
         `eval_precision_at_1`: how many texts find a recording of their label first; `eval_mean_reciprocal_rank`.
+
+    Raises:
+        ValueError: in the folder of `args` lies a run with other settings.
     """
+    settings = clap_settings(model, tokenizer, train_dataset, eval_dataset, args)
     positions = model.config.text_config.max_position_embeddings - model.config.text_config.pad_token_id - 1
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -303,7 +317,7 @@ def train_clap(
         scales = model.logit_scale_t.exp(), model.logit_scale_a.exp()
         return contrastive_loss(outputs.text_embeds, outputs.audio_embeds, *scales, positives)
 
-    trainer = Trainer(
+    trainer = RecipeTrainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
@@ -316,8 +330,24 @@ def train_clap(
     # `ClapModel` hands arguments it does not know to its towers, which refuse them; and the loss is a batch's mean.
     trainer.model_accepts_loss_kwargs = False
     trainer.loss_is_scaled_for_ga = False
-    train_or_resume(trainer)
-    return trainer.evaluate()
+    train_or_resume(trainer, settings)
+    return scores_of(trainer.evaluate())
+
+
+def clap_settings(
+    model: ClapModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_dataset: CaptionedRecordings,
+    eval_dataset: CaptionedRecordings,
+    args: TrainingArguments,
+) -> dict[str, Any]:
+    """What a CLAP depends on; arguments as for [`train_clap`], the model as it is before the training."""
+    return run_settings(
+        "clap",
+        args,
+        model=digest_of_model(model, tokenizer),
+        data={"train": train_dataset.description(), "held out": eval_dataset.description()},
+    )
 
 
 def _embeddings(outputs: tuple, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from audio_fixtures import write_recordings
 from model_fixtures import untrained_audiobert
 from text_fixtures import write_auditorybench
 
-QUICK = {"per_device_train_batch_size": 2, "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
+QUICK = {"batch_size": 2, "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
 
 
 @pytest.fixture(scope="module")
