@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from collections import defaultdict
@@ -12,6 +13,8 @@ from typing import Any
 import evaluate
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather
 from datasets import Dataset, Features, Value
 from tqdm.auto import tqdm
 from transformers import (
@@ -212,7 +215,7 @@ class ClapCollator:
     Makes a batch of rows of `CaptionedRecordings`.
 
     Returns input_features, is_longer, input_ids and attention_mask as `ClapModel` takes them, and labels: int64
-    `(batch, 2)`, a number for each label and one for each text, the same in every batch.
+    `(batch, 2)`, a number for each label and one for each text, the same in every batch, worker and process.
 
     Args:
         tokenizer: CLAP's.
@@ -222,7 +225,6 @@ class ClapCollator:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._numbers: dict[str, int] = {}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         texts = [row["text"] for row in rows]
@@ -232,11 +234,13 @@ class ClapCollator:
             "is_longer": torch.from_numpy(np.stack([row["is_longer"] for row in rows])),
             "input_ids": encoded["input_ids"],
             "attention_mask": encoded["attention_mask"],
-            "labels": torch.tensor([[self._number(row["label"]), self._number(row["text"])] for row in rows]),
+            "labels": torch.tensor([[_number(row["label"]), _number(row["text"])] for row in rows]),
         }
 
-    def _number(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
+
+def _number(name: str) -> int:
+    # 63 bits of a digest: no two of some thousand names share them, and nobody has to count the names.
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 class LabelRetrieval(evaluate.Metric):
@@ -313,9 +317,9 @@ def train_clap(
     positions = model.config.text_config.max_position_embeddings - model.config.text_config.pad_token_id - 1
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        positives = (labels[:, None] == labels[None, :]).any(dim=-1)
-        scales = model.logit_scale_t.exp(), model.logit_scale_a.exp()
-        return contrastive_loss(outputs.text_embeds, outputs.audio_embeds, *scales, positives)
+        texts, audio, names = map(_of_all_processes, (outputs.text_embeds, outputs.audio_embeds, labels))
+        positives = (names[:, None] == names[None, :]).any(dim=-1)
+        return contrastive_loss(texts, audio, model.logit_scale_t.exp(), model.logit_scale_a.exp(), positives)
 
     trainer = RecipeTrainer(
         model=model,
@@ -348,6 +352,23 @@ def clap_settings(
         model=digest_of_model(model, tokenizer),
         data={"train": train_dataset.description(), "held out": eval_dataset.description()},
     )
+
+
+def _of_all_processes(rows: torch.Tensor) -> torch.Tensor:
+    """
+    The rows of all processes that share a batch, as each row is told apart from all others of the batch.
+
+    Each process has the loss of the whole batch and, of the rows, the gradients of its own alone. They count as often
+    as there are processes, so that the mean that is then taken over the processes is what one with all rows would get.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return rows
+    parts = list(gather(rows.detach()).split(len(rows)))
+    parts[state.process_index] = rows
+    if rows.requires_grad:
+        parts[state.process_index] = rows + (state.num_processes - 1) * (rows - rows.detach())
+    return torch.cat(parts)
 
 
 def _embeddings(outputs: tuple, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
