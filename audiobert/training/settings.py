@@ -68,7 +68,7 @@ def digest_of_model(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase |
 
 def digest_of_rows(datasets: Mapping[str, Dataset], splits: Sequence[str]) -> dict[str, str]:
     """By the name of a split, the sha256 of its rows."""
-    return {split: hashlib.sha256(_json(datasets[split].to_list())).hexdigest() for split in splits}
+    return {split: digest_of_json(datasets[split].to_list()) for split in splits}
 
 
 def digest_of_knowledge_base(knowledge_base: AudioBertKnowledgeBase | None) -> str | None:
@@ -82,9 +82,14 @@ def digest_of_knowledge_base(knowledge_base: AudioBertKnowledgeBase | None) -> s
     return digest.hexdigest()
 
 
+def digest_of_json(value: Any) -> str:
+    """The sha256 of what JSON knows."""
+    return hashlib.sha256(_json(value)).hexdigest()
+
+
 def digest_of_files(paths: Iterable[Path]) -> str:
     """The sha256 of the names and sizes of files, of which there may be more than can be read at each start."""
-    return hashlib.sha256(_json([(path.name, path.stat().st_size) for path in paths])).hexdigest()
+    return digest_of_json([(path.name, path.stat().st_size) for path in paths])
 
 
 def digest_of_arrays(rows: Iterable[Mapping[str, np.ndarray]]) -> str:
