@@ -23,7 +23,7 @@ from .people.review import read_decisions, write_review
 from .stages import Shard, StageReport, read_rows, report_path, run_stage, write_rows
 from .wikipedia import facts as wikipedia
 from .wikipedia.refresh import read_notes
-from .writing import animals, categories, pairs
+from .writing import TEMPLATES, animals, categories, pairs
 
 if TYPE_CHECKING:
     from ..llm.client import ChatModel, Sampling
@@ -212,7 +212,7 @@ class BenchmarkBuild:
         return (row for row in read_rows(self.path("categories")) if row["category"].split("/")[0] in roots)
 
     def template(self, name: str, placeholders: Iterable[str]) -> str:
-        return load_template(self.own(name), name, placeholders)
+        return load_template(self.own(name) or TEMPLATES / name, placeholders)
 
     def own(self, name: str) -> Path | None:
         """The user's file of this name, if there is one."""
