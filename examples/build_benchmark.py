@@ -4,7 +4,7 @@ import sys
 
 from audiobert.benchmark.pipeline import BenchmarkBuild
 from audiobert.benchmark.pitch import PitchSettings
-from audiobert.benchmark.sources.records import open_source
+from audiobert.benchmark.sources.opening import open_source
 from audiobert.llm.client import ChatModel
 from audiobert.llm.reply_log import ReplyLog
 

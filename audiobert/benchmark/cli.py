@@ -87,7 +87,7 @@ def build_benchmark_command(
 ) -> None:
     """Builds an AuditoryBench out of recordings and their texts; a build that was stopped goes on where it stopped."""
     from .pipeline import BenchmarkBuild
-    from .sources.records import open_source
+    from .sources.opening import open_source
 
     build = BenchmarkBuild(output, templates)
     source = open_source(metadata, split=hub_split, config=hub_config)
@@ -112,7 +112,7 @@ def records_command(
 ) -> None:
     """Lists the recordings and their texts."""
     from .pipeline import BenchmarkBuild
-    from .sources.records import open_source
+    from .sources.opening import open_source
 
     _print_report(BenchmarkBuild(output).records(open_source(metadata, split=hub_split, config=hub_config)))
 
@@ -157,7 +157,7 @@ def pitches_command(
 ) -> None:
     """Measures the pitch of the recordings of music, objects and environment."""
     from .pipeline import BenchmarkBuild
-    from .sources.records import open_source
+    from .sources.opening import open_source
 
     source = open_source(metadata, split=hub_split, config=hub_config)
     part = Shard.parse(shard) if shard else None
