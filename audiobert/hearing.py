@@ -12,8 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .benchmark.dataset.splitting import normalise_sentence
 from .data.batches import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_auditorybench
-from .language_models.likelihood import in_evaluation_mode
-from .language_models.masked import logits_of_columns
+from .language_models.modes import in_evaluation_mode, logits_of_columns
 from .modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from .modeling.knowledge_audiobert import Retrieval
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from datasets import Dataset, DatasetDict
 from rich.console import Console
 from rich.progress import Progress
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import PITCH_ANSWERS
-from ..language_models.likelihood import (
-    Blank,
-    Likelihood,
-    in_evaluation_mode,
-    likelihoods,
-    refuse_other_models,
-    refuse_too_long,
-    text_ids,
-)
+from ..language_models.causal import refuse_other_models, refuse_too_long, text_ids
+from ..language_models.likelihood import Blank, Likelihood, likelihoods
+from ..language_models.modes import in_evaluation_mode
 from ..llm.templates import fill
 from .predictions import RowPrediction
 from .prompting import answer_set, completed_animal, load_prompt, rows_by_split, same_animal
@@ -33,31 +27,6 @@ COMPLETION_PROMPT = "animal_completion.txt"
 MOST_NEW_TOKENS = 16
 
 Method = Literal["rank", "rank-normalised", "generate"]
-
-
-def load_causal(
-    name: str | Path,
-    *,
-    dtype: str | torch.dtype = "auto",
-    device_map: str | dict[str, Any] | None = None,
-    revision: str | None = None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """
-    Loads a causal language model and its tokenizer.
-
-    Args:
-        name: a folder or a Hub id.
-        dtype: "auto" for that of the checkpoint, or a name such as "bfloat16".
-        device_map: "auto" spreads the model over the accelerators that are there; None is the CPU.
-        revision: branch, tag or commit on the Hub.
-
-    Raises:
-        ValueError: it is no causal language model.
-        OSError: it is not there.
-    """
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, device_map=device_map, revision=revision)
-    refuse_other_models(model)
-    return model.eval(), AutoTokenizer.from_pretrained(name, revision=revision)
 
 
 def predict_causal(

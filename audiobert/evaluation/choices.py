@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import MASK
 from ..data.masking import MaskedSentence, mask_answers
-from ..language_models.likelihood import Blank, in_evaluation_mode, likelihoods
+from ..language_models.likelihood import Blank, likelihoods
 from ..language_models.masked import check_masked_model, context_length
+from ..language_models.modes import in_evaluation_mode
 from ..llm.templates import fill
 from ..reports.tables import TextTable, percent
 from .predictions import RowPrediction

@@ -20,8 +20,8 @@ from ..data.auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator, alignment_report, tokenize_auditorybench
 from ..data.masking import mask_answers
 from ..hearing import Hearing, check_hearing, detect, hear
-from ..language_models.likelihood import in_evaluation_mode
-from ..language_models.masked import check_masked_model, check_vocabulary, context_length, logits_of_columns
+from ..language_models.masked import check_masked_model, check_vocabulary, context_length
+from ..language_models.modes import in_evaluation_mode, logits_of_columns
 from ..reports.tables import TextTable, percent
 from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
 from .predictions import COMBINED, RowPrediction

@@ -16,8 +16,8 @@ from transformers import BertForMaskedLM
 
 from ..data.batches import AudioBertDataCollator
 from ..hearing import detect
-from ..language_models.likelihood import in_evaluation_mode
-from ..language_models.masked import context_length, logits_of_columns
+from ..language_models.masked import context_length
+from ..language_models.modes import in_evaluation_mode, logits_of_columns
 from ..modeling import AudioBertForMaskedLM
 from ..modeling.lora_audiobert import lora_switched
 from ..reports.tables import TableReport, TextTable

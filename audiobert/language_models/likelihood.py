@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ..data.auditorybench import MASK
-from ..evaluation.prompting import filled_sentence
+from .causal import refuse_other_models, refuse_too_long, text_ids
+from .modes import in_evaluation_mode
 
 _IGNORED = -100
+# The argument and the output that hold keys and values of attention, as they are called from transformers 5.24 on, and
+# as they were before.
+_CACHE_NAMES = ("cache", "past_key_values")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class Likelihood:
     def mean(self) -> float:
         """`total` per token."""
         return self.total / self.tokens
+
+
+def filled_sentence(sentence: str, answer: str) -> str:
+    """The sentence with the answer at each `[MASK]`, its first letter a capital where it begins the sentence."""
+    if sentence.startswith(MASK):
+        sentence = answer[:1].upper() + answer[1:] + sentence[len(MASK) :]
+    return sentence.replace(MASK, answer)
 
 
 @torch.no_grad()
@@ -112,51 +122,6 @@ def likelihoods(
     return results
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """The token ids of texts, begun and not ended as `likelihoods` says."""
-    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    if first is None:
-        raise ValueError(
-            f"{type(tokenizer).__name__} has no token for the beginning or the end of a text: set `bos_token`."
-        )
-    rows = []
-    for ids in tokenizer(texts)["input_ids"]:
-        if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
-            ids = ids[:-1]
-        rows.append(ids if ids and ids[0] == first else [first, *ids])
-    return rows
-
-
-def refuse_other_models(model: PreTrainedModel) -> None:
-    """Raises ValueError for a model that writes no text, or that looks at the words after a word to predict it."""
-    config = model.config
-    looks_ahead = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    if not model.can_generate() or getattr(config, "is_encoder_decoder", False) or looks_ahead:
-        raise ValueError(
-            f"{type(model).__name__} is no causal language model, of which the next word could be asked: "
-            "evaluate a masked one with `evaluate_model`."
-        )
-
-
-def refuse_too_long(model: PreTrainedModel, length: int, text: str) -> None:
-    """Raises ValueError where `length` tokens are more than the model can read."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and length > limit:
-        raise ValueError(f"{text[:60]!r}... needs {length} tokens, but the model reads {limit}: shorten the prompt.")
-
-
-@contextmanager
-def in_evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Parts of a model can be in training and others not; each goes back to what it was."""
-    were_training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in were_training:
-            module.training = training
-
-
 def _refuse_unwritable(tokenizer: PreTrainedTokenizerBase, blanks: Sequence[Blank]) -> None:
     answers = sorted({answer for blank in blanks for answer in blank.answers})
     # The tokenizer takes no empty batch.
@@ -178,10 +143,19 @@ def _encoded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blank: 
     return rows, start
 
 
+def _cache_name(model: PreTrainedModel) -> str | None:
+    """Which of `_CACHE_NAMES` the model takes; None if it takes neither."""
+    taken = signature(model.forward).parameters
+    return next((name for name in _CACHE_NAMES if name in taken), None)
+
+
 def _shared_cache(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None:
     """What the model remembers of the tokens, None if that cannot be copied for several texts (recurrent models)."""
+    name = _cache_name(model)
+    if name is None:
+        return None
     output = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True)
-    cache = getattr(output, "past_key_values", None)
+    cache = getattr(output, name, None)
     if not isinstance(cache, DynamicCache):
         return None
     # Not their subclasses, which keep other states besides.
@@ -212,14 +186,16 @@ def _scored_batch(
         input_ids[row, : len(ids)] = torch.tensor(ids)
         labels[row, start : len(ids)] = torch.tensor(ids[start:])
         attention_mask[row, : known + len(ids)] = 1
+    shared = {}
     if cache is not None:
         cache = copy.deepcopy(cache)
         cache.batch_repeat_interleave(len(texts))
+        shared[_cache_name(model)] = cache
     output = model(
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
-        past_key_values=cache,
         use_cache=cache is not None,
+        **shared,
     )
 
     # Only what counts in single precision: the vocabulary is large.

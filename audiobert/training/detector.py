@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from ..data.batches import AudioBertDataCollator, tokenize_auditorybench
 from ..evaluation.metrics import AuditoryMetrics
-from ..language_models.masked import logits_of_columns
+from ..language_models.modes import logits_of_columns
 from ..modeling import AudioBertForMaskedLM
 from .arguments import recipe_arguments, train_or_resume, training_only
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from audiobert.evaluation.causal import load_causal
-from audiobert.language_models.likelihood import Blank, Likelihood, likelihoods, text_ids
+from audiobert.language_models.causal import load_causal, text_ids
+from audiobert.language_models.likelihood import Blank, Likelihood, likelihoods
 
 from causal_fixtures import FAMILIES, make_causal
 from text_fixtures import tiny_bert, tiny_tokenizer
