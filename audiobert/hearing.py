@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from .benchmark.dataset.splitting import normalise_sentence
 from .data.batches import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_auditorybench
-from .language_models.likelihood import in_evaluation_mode
-from .language_models.masked import logits_of_columns
+from .language_models.modes import in_evaluation_mode, logits_of_columns
+from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from .modeling.knowledge_audiobert import Retrieval
 
@@ -71,6 +71,9 @@ def detect(
         rows: of `tokenize_auditorybench`.
         batch_size: rows at once; rows of like length share a batch.
         advance: called with the number of rows that are done.
+
+    Raises:
+        ValueError: the detector's logits are no numbers.
     """
     collate = AudioBertDataCollator(model.tokenizer)
     alike = sorted(rows, key=lambda row: len(row["input_ids"]))
@@ -84,6 +87,11 @@ def detect(
             # No positions: the plain pass is all that the detector needs.
             silent = torch.full((len(chosen), 1), NO_SPAN, device=model.device)
             span_logits = model(**batch, audio_positions=silent).span_logits
+            refuse_no_numbers(
+                model,
+                span_logits.masked_fill(batch["attention_mask"][..., None] == 0, 0),
+                lambda row, ids=batch["input_ids"]: model.tokenizer.decode(ids[row], skip_special_tokens=True),
+            )
             found = model.detect_spans(batch["input_ids"], span_logits, batch["attention_mask"])
             for row, spans in zip(chosen, found, strict=True):
                 row["detected"] = [0] * len(row["input_ids"])

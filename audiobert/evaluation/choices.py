@@ -17,8 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import MASK
 from ..data.masking import MaskedSentence, mask_answers
-from ..language_models.likelihood import Blank, in_evaluation_mode, likelihoods
+from ..language_models.likelihood import Blank, likelihoods
 from ..language_models.masked import check_masked_model, context_length
+from ..language_models.modes import in_evaluation_mode
+from ..language_models.numbers import refuse_no_numbers
 from ..llm.templates import fill
 from ..reports.tables import TextTable, percent
 from .predictions import RowPrediction
@@ -123,8 +125,8 @@ def choose_masked(
     know is chosen last.
 
     Raises:
-        ValueError: for a model that is no masked one, a tokenizer that has no mask token or is no fast one, or a
-            sentence that is longer than the model's context.
+        ValueError: for a model that is no masked one, a tokenizer that has no mask token or is no fast one, a sentence
+            that is longer than the model's context, or logits that are no numbers.
     """
     check_masked_model(model)
     limit = context_length(model)
@@ -141,7 +143,9 @@ def choose_masked(
     with in_evaluation_mode(model):
         for first in range(0, len(masked), batch_size):
             chosen = by_length[first : first + batch_size]
-            scores.update(zip(chosen, _mask_scores(model, tokenizer, [masked[i] for i in chosen]), strict=True))
+            texts = [pairs[index][0] for index in chosen]
+            scored = _mask_scores(model, tokenizer, [masked[index] for index in chosen], texts)
+            scores.update(zip(chosen, scored, strict=True))
     return [_letter([scores[index * 4 + option] for option in range(4)]) for index in range(len(rows))]
 
 
@@ -174,15 +178,19 @@ def _letter(scores: Sequence[float]) -> str:
 
 
 def _mask_scores(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[MaskedSentence]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[MaskedSentence],
+    texts: Sequence[str],
 ) -> list[float]:
     inputs = [sentence.inputs for sentence in sentences]
     batch = tokenizer.pad(inputs, padding_side="right", return_tensors="pt").to(model.device)
     logits = model(**batch).logits
     scores = []
-    for row, sentence in zip(logits, sentences, strict=True):
-        pieces = list(sentence.pieces.values())
-        loss = cross_entropy(row[list(sentence.pieces)].float(), torch.tensor(pieces, device=row.device))
+    for row, sentence, text in zip(logits, sentences, texts, strict=True):
+        pieces, at_masks = list(sentence.pieces.values()), row[list(sentence.pieces)].float()
+        refuse_no_numbers(model, at_masks[None], lambda _, text=text: text)
+        loss = cross_entropy(at_masks, torch.tensor(pieces, device=row.device))
         scores.append(-math.inf if tokenizer.unk_token_id in pieces else -loss.item())
     return scores
 

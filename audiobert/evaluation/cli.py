@@ -288,8 +288,8 @@ def _kind_of(model: str) -> Kind:
 def _load(
     model: str, kind: Kind, dtype: str, device_map: str | None, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from ..language_models.causal import load_causal
     from ..language_models.masked import load_masked
-    from .causal import load_causal
 
     load = load_causal if kind is Kind.causal else load_masked
     loaded, tokenizer = load(model, dtype=dtype, device_map=device_map)

@@ -20,8 +20,9 @@ from ..data.auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator, alignment_report, tokenize_auditorybench
 from ..data.masking import mask_answers
 from ..hearing import Hearing, check_hearing, detect, hear
-from ..language_models.likelihood import in_evaluation_mode
-from ..language_models.masked import check_masked_model, check_vocabulary, context_length, logits_of_columns
+from ..language_models.masked import check_masked_model, check_vocabulary, context_length
+from ..language_models.modes import in_evaluation_mode, logits_of_columns
+from ..language_models.numbers import refuse_no_numbers
 from ..reports.tables import TextTable, percent
 from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
 from .predictions import COMBINED, RowPrediction
@@ -163,7 +164,8 @@ def evaluate_model(
     Raises:
         ValueError: for a split that is not there, an unknown mode, an AudioBERT without its knowledge base, gold spans
             or a way of hearing of a model that has no audio or that is off, a model or a tokenizer that does not fill
-            masks, one that is not the other's, or one that does not know "higher" or "lower".
+            masks, one that is not the other's, or one that does not know "higher" or "lower", or logits that are no
+            numbers.
     """
     _check_modes(model, spans, audio, hearing)
     check_masked_model(model)
@@ -328,6 +330,9 @@ def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: l
         logits = model(**inputs).logits
     if logits.shape[1] != labels.shape[1]:
         labels = labels[:, columns]
+    masked = labels != IGNORED
+    owners = masked.nonzero()[:, 0].tolist()
+    refuse_no_numbers(model, logits[masked], lambda mask: rows[owners[mask]]["sentence"])
 
     answers = best_tokens(logits, labels, tokenizer.unk_token_id).tolist()
     for row, pieces in zip(rows, answers, strict=True):

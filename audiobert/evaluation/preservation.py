@@ -16,8 +16,9 @@ from transformers import BertForMaskedLM
 
 from ..data.batches import AudioBertDataCollator
 from ..hearing import detect
-from ..language_models.likelihood import in_evaluation_mode
-from ..language_models.masked import context_length, logits_of_columns
+from ..language_models.masked import context_length
+from ..language_models.modes import in_evaluation_mode, logits_of_columns
+from ..language_models.numbers import refuse_no_numbers
 from ..modeling import AudioBertForMaskedLM
 from ..modeling.lora_audiobert import lora_switched
 from ..reports.tables import TableReport, TextTable
@@ -182,6 +183,9 @@ def identical_answers(
                 return_tensors="pt",
             ).to(model.device)
             output, expected = model(**batch), bert(**batch).logits
+            attended = batch["attention_mask"][..., None] == 1
+            for logits in (output.logits, expected):
+                refuse_no_numbers(model, logits.where(attended, 0), lambda row, start=start: prompts[start + row])
             for row, spans in enumerate(output.spans or [[]] * len(expected)):
                 heard += bool(spans)
                 identical += not spans and torch.equal(output.logits[row], expected[row])
@@ -239,6 +243,9 @@ def _negative_log_probability(
     batch["input_ids"][:, place] = model.tokenizer.mask_token_id
     with logits_of_columns(model, torch.tensor([place])):
         logits = score(batch)[:, 0]
+    refuse_no_numbers(
+        model, logits, lambda row: model.tokenizer.decode(rows[row]["input_ids"], skip_special_tokens=True)
+    )
     return nn.functional.cross_entropy(logits.float(), wanted, reduction="sum").item()
 
 

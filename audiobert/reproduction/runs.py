@@ -21,12 +21,13 @@ from .. import bundled
 from ..data.auditorybench import FEATURES, load_auditorybench
 from ..data.plain_text import read_passages, sample_passages
 from ..data.variants import silent_rows, varied_rows
-from ..evaluation.causal import load_causal, predict_causal
+from ..evaluation.causal import predict_causal
 from ..evaluation.masked import EvaluationResult, evaluate_detector, evaluate_model
 from ..evaluation.predictions import RowPrediction, load_predictions, save_predictions
 from ..evaluation.preservation import FalseAlarms, Preservation, false_alarms, measure_preservation
 from ..evaluation.text_only import linear_control, majority_control
 from ..hearing import LABEL_TEXT, Hearing
+from ..language_models.causal import load_causal
 from ..language_models.masked import load_masked
 from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from ..training.adapter import audiobert_arguments, train_audiobert
