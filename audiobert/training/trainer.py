@@ -22,10 +22,11 @@ from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..files import differing_settings, read_settings, settle_settings, whole_file
+from ..modeling import AudioBertForMaskedLM
 from .arguments import CHECKPOINTS_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,16 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     saved = model.state_dict().keys()
     tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
     return {**tensors, **{name: value for name, value in model.named_buffers() if name in saved}}
+
+
+def tokenizer_of(model: AudioBertForMaskedLM) -> PreTrainedTokenizerBase:
+    """
+    Raises:
+        ValueError: the model has none, but rows are text.
+    """
+    if model.tokenizer is None:
+        raise ValueError("The rows are text: give the model BERT's tokenizer, `model.tokenizer`.")
+    return model.tokenizer
 
 
 @contextmanager
