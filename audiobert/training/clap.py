@@ -315,7 +315,8 @@ def train_clap(
     """
     settings = clap_settings(model, tokenizer, train_dataset, eval_dataset, args)
     text_config = model.text_model.config
-    positions = text_config.max_position_embeddings - text_config.pad_token_id - 1
+    # As RoBERTa's, they are numbered from behind that of padding.
+    positions = text_config.max_position_embeddings - (text_config.pad_token_id or 0) - 1
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         texts, audio, names = map(_of_all_processes, (outputs.text_embeds, outputs.audio_embeds, labels))
