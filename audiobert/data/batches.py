@@ -91,7 +91,7 @@ def _tokenize_rows(
         columns["labels"].append([read.pieces.get(token, IGNORED) for token in range(len(ids))])
         columns["span_labels"].append(_span_labels(ids, aligned, special))
         columns["audio_positions"].append([start for start, _ in aligned])
-        columns["span_texts"].append([tokenizer.decode(ids[start:end]).strip() for start, end in aligned])
+        columns["span_texts"].append([str(tokenizer.decode(ids[start:end])).strip() for start, end in aligned])
     return columns
 
 

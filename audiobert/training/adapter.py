@@ -22,7 +22,7 @@ from ..sounds.features import ast_features
 from ..sounds.views import find_recording
 from .arguments import recipe_arguments
 from .settings import digest_of_files, digest_of_knowledge_base, digest_of_model, digest_of_rows, run_settings
-from .trainer import RecipeTrainer, scores_of, train_or_resume, training_only
+from .trainer import RecipeTrainer, scores_of, tokenizer_of, train_or_resume, training_only
 
 # What is trained (of BERT, only its adapter is trainable), by where the audio comes from.
 AUDIO_MODES = {
@@ -78,27 +78,28 @@ def train_audiobert(
             lies a run with other settings.
         FileNotFoundError: recordings of the knowledge base are not in `audio_dir`.
     """
-    _check(model, audio, audio_dir)
+    _check(model, audio)
+    tokenizer, recordings = tokenizer_of(model), _recordings(model, audio, audio_dir)
     settings = audiobert_settings(model, dataset, args, audio, audio_dir, hearing)
     if audio == "none":
         model.config.injection = "none"
     check_hearing(model, hearing)
     rows = {split: audible_rows(model, dataset[split], hearing=hearing, seed=args.seed) for split in ("train", "dev")}
-    metrics = AuditoryMetrics(model.tokenizer, ["labels"])
+    metrics = AuditoryMetrics(tokenizer, ["labels"])
     trainer = AnswerTrainer(
         model=model,
         args=args,
         train_dataset=rows["train"],
         eval_dataset=rows["dev"],
-        data_collator=_collator(model, audio, audio_dir),
+        data_collator=_collator(model, recordings),
         compute_metrics=metrics,
         preprocess_logits_for_metrics=metrics.reduce,
     )
     with training_only(model, AUDIO_MODES[audio]):
         train_or_resume(trainer, settings)
     scores = scores_of(trainer.evaluate())
-    if audio == "trained":
-        embeddings = embed_recordings(model, audio_dir)
+    if recordings is not None and model.knowledge_base is not None:
+        embeddings = embed_recordings(model, recordings)
         model.set_knowledge_base(
             model.knowledge_base.with_audio_embeddings(embeddings, ast_name="trained with this model")
         )
@@ -114,6 +115,7 @@ def audiobert_settings(
     hearing: Hearing = "retrieved",
 ) -> dict[str, Any]:
     """What an AudioBERT depends on; arguments as for [`train_audiobert`], the model as it is before the training."""
+    recordings = _recordings(model, audio, audio_dir)
     return run_settings(
         "audiobert",
         args,
@@ -122,44 +124,51 @@ def audiobert_settings(
         model=digest_of_model(model, model.tokenizer),
         knowledge_base=digest_of_knowledge_base(model.knowledge_base),
         data=digest_of_rows(dataset, ("train", "dev")),
-        recordings=digest_of_files(recording_paths(model.knowledge_base, audio_dir)) if audio == "trained" else None,
+        recordings=None if recordings is None else digest_of_files(recordings.paths),
     )
 
 
-def _check(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path | None) -> None:
-    if model.tokenizer is None:
-        raise ValueError("The rows are text: give the model BERT's tokenizer, `model.tokenizer`.")
+def _check(model: AudioBertForMaskedLM, audio: str) -> None:
     if audio not in AUDIO_MODES:
         raise ValueError(f"`audio` must be one of {', '.join(AUDIO_MODES)}, got {audio!r}.")
     if audio != "none" and model.knowledge_base is None:
         raise ValueError(f"audio={audio!r} needs a knowledge base: give the model one with `set_knowledge_base`.")
-    if audio == "trained" and audio_dir is None:
-        raise ValueError("audio='trained' needs `audio_dir`, the folder of the recordings.")
-    if audio == "trained" and model.feature_extractor is None:
-        raise ValueError("audio='trained' needs `model.feature_extractor`, the one of the audio encoder's checkpoint.")
 
 
 class AnswerTrainer(RecipeTrainer):
     """Scores the vocabulary, in training, at the places of masks alone: the same loss, sooner."""
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs: Any
-    ) -> Any:
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         # What is evaluated needs all places, as those of other batches are elsewhere.
         if return_outputs:
-            return super().compute_loss(model, inputs, return_outputs, **kwargs)
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         columns = (inputs["labels"] != IGNORED).any(0).nonzero()[:, 0]
         with logits_of_columns(self.accelerator.unwrap_model(model), columns):
-            return super().compute_loss(model, {**inputs, "labels": inputs["labels"][:, columns]}, **kwargs)
+            inputs = {**inputs, "labels": inputs["labels"][:, columns]}
+            return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
 
 
-def _collator(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path | None) -> AudioBertDataCollator:
-    if audio == "none":
-        return AudioBertDataCollator(model.tokenizer)
-    if audio == "cached":
-        return HearingCollator.of(model)
-    paths = recording_paths(model.knowledge_base, audio_dir)
-    return HearingCollator(model.tokenizer, "audio_values", BestRecording(paths, model.feature_extractor))
+def _collator(model: AudioBertForMaskedLM, recordings: BestRecording | None) -> AudioBertDataCollator:
+    if recordings is not None:
+        return HearingCollator(tokenizer_of(model), "audio_values", recordings)
+    return AudioBertDataCollator(tokenizer_of(model)) if model.config.injection == "none" else HearingCollator.of(model)
+
+
+def _recordings(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path | None) -> BestRecording | None:
+    """What the audio encoder reads; None if it is not trained."""
+    if audio != "trained" or model.knowledge_base is None:
+        return None
+    if audio_dir is None:
+        raise ValueError("audio='trained' needs `audio_dir`, the folder of the recordings.")
+    if model.feature_extractor is None:
+        raise ValueError("audio='trained' needs `model.feature_extractor`, the one of the audio encoder's checkpoint.")
+    return BestRecording(recording_paths(model.knowledge_base, audio_dir), model.feature_extractor)
 
 
 def recording_paths(knowledge_base: AudioBertKnowledgeBase, audio_dir: str | Path) -> list[Path]:
@@ -212,12 +221,12 @@ class BestRecording:
 
 
 @torch.no_grad()
-def embed_recordings(model: AudioBertForMaskedLM, audio_dir: str | Path) -> torch.Tensor:
-    """The model's audio embedding of every recording of its knowledge base, float32 `(count, audio_hidden_size)`."""
+def embed_recordings(model: AudioBertForMaskedLM, recordings: BestRecording) -> torch.Tensor:
+    """The model's audio embedding of each of the recordings, float32 `(count, audio_hidden_size)`."""
     model.eval()
     embeddings = []
-    for path in recording_paths(model.knowledge_base, audio_dir):
-        features = torch.from_numpy(ast_features(model.feature_extractor, str(path)))
+    for index in range(len(recordings.paths)):
+        features = torch.from_numpy(recordings([index]))
         hidden = model.audio_model(features[None].to(model.device, model.audio_model.dtype)).last_hidden_state
         embeddings.append(hidden.mean(1)[0].float().cpu())
     return torch.stack(embeddings)

@@ -314,7 +314,9 @@ def train_clap(
         ValueError: in the folder of `args` lies a run with other settings.
     """
     settings = clap_settings(model, tokenizer, train_dataset, eval_dataset, args)
-    positions = model.config.text_config.max_position_embeddings - model.config.text_config.pad_token_id - 1
+    text_config = model.text_model.config
+    # As RoBERTa's, they are numbered from behind that of padding.
+    positions = text_config.max_position_embeddings - (text_config.pad_token_id or 0) - 1
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         texts, audio, names = map(_of_all_processes, (outputs.text_embeds, outputs.audio_embeds, labels))
@@ -377,8 +379,8 @@ def _embeddings(outputs: tuple, labels: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _retrieval_scores(prediction: EvalPrediction) -> dict[str, float]:
-    text_embeds, audio_embeds = prediction.predictions
-    labels = prediction.label_ids[:, 0]
+    text_embeds, audio_embeds = tuple(prediction.predictions)
+    labels = np.asarray(prediction.label_ids)[:, 0]
     rankings = labels[np.argsort(-text_embeds @ audio_embeds.T, axis=1, kind="stable")]
     return LabelRetrieval().compute(predictions=rankings, references=labels)
 

@@ -143,10 +143,10 @@ def train_command(
     _claim(output)
     audiobert, dataset = _start(model, bert, ast, knowledge_base, seed), load_auditorybench(data)
     args = audiobert_arguments(output, seed=seed, **_given(epochs, max_steps, batch_size, learning_rate))
-    run = (audiobert, dataset, args, audio.value, audio_dir, hearing.value)
     if is_finished(args):
-        return _tell_finished(output, finished_scores(args, audiobert_settings(*run)), "dev")
-    scores = train_audiobert(*run)
+        settings = audiobert_settings(audiobert, dataset, args, audio.value, audio_dir, hearing.value)
+        return _tell_finished(output, finished_scores(args, settings), "dev")
+    scores = train_audiobert(audiobert, dataset, args, audio.value, audio_dir, hearing.value)
     save_run(args, scores, audiobert)
     _show_scores(output, scores, "dev")
 

@@ -16,7 +16,7 @@ from ..language_models.modes import logits_of_columns
 from ..modeling import AudioBertForMaskedLM
 from .arguments import recipe_arguments
 from .settings import digest_of_model, digest_of_rows, run_settings
-from .trainer import RecipeTrainer, scores_of, train_or_resume, training_only
+from .trainer import RecipeTrainer, scores_of, tokenizer_of, train_or_resume, training_only
 
 logger = logging.getLogger(__name__)
 
@@ -52,20 +52,20 @@ def train_detector(model: AudioBertForMaskedLM, dataset: DatasetDict, args: Trai
     Raises:
         ValueError: in the folder of `args` lies a run with other settings.
     """
-    settings = detector_settings(model, dataset, args)
+    settings, tokenizer = detector_settings(model, dataset, args), tokenizer_of(model)
     max_length = model.config.text_config.max_position_embeddings
     rows = {}
     for split in ("train", "dev"):
-        tokenized = tokenize_auditorybench(dataset[split], model.tokenizer, max_length)
+        tokenized = tokenize_auditorybench(dataset[split], tokenizer, max_length)
         rows[split] = tokenized.filter(_is_labelled)
         logger.info("%s: %d of %d rows have all their spans", split, len(rows[split]), len(tokenized))
-    metrics = AuditoryMetrics(model.tokenizer, ["span_labels"], model.config.detector_threshold)
+    metrics = AuditoryMetrics(tokenizer, ["span_labels"], model.config.detector_threshold)
     trainer = RecipeTrainer(
         model=model,
         args=args,
         train_dataset=_detector_columns(rows["train"]),
         eval_dataset=_detector_columns(rows["dev"]),
-        data_collator=AudioBertDataCollator(model.tokenizer),
+        data_collator=AudioBertDataCollator(tokenizer),
         compute_metrics=metrics,
         preprocess_logits_for_metrics=metrics.reduce,
     )

@@ -22,10 +22,11 @@ from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..files import differing_settings, read_settings, settle_settings, whole_file
+from ..modeling import AudioBertForMaskedLM
 from .arguments import CHECKPOINTS_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -60,9 +61,10 @@ class RecipeTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(output_dir or checkpoints_folder(self.args))
             folder.mkdir(parents=True, exist_ok=True)
-            weights = {name: value.detach().cpu().contiguous() for name, value in trained_tensors(self.model).items()}
+            trained = trained_tensors(self._trained_model())
+            weights = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
             save_file(weights, folder / _WEIGHTS_FILE)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -72,7 +74,7 @@ class RecipeTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         path = Path(resume_from_checkpoint) / _WEIGHTS_FILE
-        stored, own = load_file(path), trained_tensors(self.model)
+        stored, own = load_file(path), trained_tensors(self._trained_model())
         if amiss := [
             name
             for name in {**own, **stored}
@@ -88,7 +90,10 @@ class RecipeTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         logger.info("taking the best weights, of %s", self.state.best_model_checkpoint)
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def _trained_model(self) -> nn.Module:
+        return self.accelerator.unwrap_model(self.model)
 
 
 def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -96,6 +101,16 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     saved = model.state_dict().keys()
     tensors = {name: value for name, value in model.named_parameters() if value.requires_grad}
     return {**tensors, **{name: value for name, value in model.named_buffers() if name in saved}}
+
+
+def tokenizer_of(model: AudioBertForMaskedLM) -> PreTrainedTokenizerBase:
+    """
+    Raises:
+        ValueError: the model has none, but rows are text.
+    """
+    if model.tokenizer is None:
+        raise ValueError("The rows are text: give the model BERT's tokenizer, `model.tokenizer`.")
+    return model.tokenizer
 
 
 @contextmanager
@@ -127,7 +142,7 @@ def train_or_resume(trainer: RecipeTrainer, settings: Mapping[str, Any]) -> None
         ValueError: in the run's folder lie checkpoints, or a model, of other settings or of unknown ones, or a
             finished model of these.
     """
-    out, checkpoints = run_folder(trainer.args), Path(trainer.args.output_dir)
+    out, checkpoints = run_folder(trainer.args), checkpoints_folder(trainer.args)
     # The first process writes the settings and removes what is damaged before the others look.
     with PartialState().main_process_first():
         found = _checkpoints_in(checkpoints)
@@ -152,8 +167,8 @@ def train_or_resume(trainer: RecipeTrainer, settings: Mapping[str, Any]) -> None
 def _checkpoints_in(folder: Path) -> list[Path]:
     """Oldest first."""
     pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-    steps = {path: pattern.fullmatch(path.name) for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()}
-    return sorted((path for path, match in steps.items() if match), key=lambda path: int(steps[path][1]))
+    matches = [(path, pattern.fullmatch(path.name)) for path in folder.glob("*") if path.is_dir()]
+    return [path for _, path in sorted((int(match[1]), path) for path, match in matches if match)]
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -179,9 +194,13 @@ class Part(Protocol):
     def save_pretrained(self, save_directory: Path) -> Any: ...
 
 
+def checkpoints_folder(args: TrainingArguments) -> Path:
+    return Path(str(args.output_dir))
+
+
 def run_folder(args: TrainingArguments) -> Path:
     """OUT, where the checkpoints lie in OUT/checkpoints; the folder of the checkpoints itself elsewhere."""
-    checkpoints = Path(args.output_dir)
+    checkpoints = checkpoints_folder(args)
     return checkpoints.parent if checkpoints.name == CHECKPOINTS_FOLDER else checkpoints
 
 
@@ -189,7 +208,7 @@ def is_finished(args: TrainingArguments) -> bool:
     """Whether `save_run` has left a model in the run's folder."""
     out = run_folder(args)
     is_model = (out / SETTINGS_FILE).is_file() and (out / "config.json").is_file()
-    return is_model and not _checkpoints_in(Path(args.output_dir))
+    return is_model and not _checkpoints_in(checkpoints_folder(args))
 
 
 def finished_scores(args: TrainingArguments, settings: Mapping[str, Any]) -> dict[str, float]:
@@ -221,8 +240,8 @@ def save_run(args: TrainingArguments, scores: Mapping[str, float], *parts: Part)
             part.save_pretrained(out)
         with whole_file(out / SCORES_FILE) as file:
             file.write(json.dumps(dict(scores), indent=2) + "\n")
-        for folder in _checkpoints_in(Path(args.output_dir)):
+        for folder in _checkpoints_in(checkpoints_folder(args)):
             shutil.rmtree(folder)
-        if Path(args.output_dir) != out:
-            shutil.rmtree(args.output_dir, ignore_errors=True)
+        if checkpoints_folder(args) != out:
+            shutil.rmtree(checkpoints_folder(args), ignore_errors=True)
     state.wait_for_everyone()
