@@ -68,8 +68,8 @@ class BenchmarkBuild:
             raise ValueError("The benchmark needs a folder of its own, not the one that you are in; name another.")
         self._is_claimed = False
         self.templates = None if templates is None else Path(templates)
-        names = (categories.TEMPLATE, animals.TEMPLATE, animals.STOP_LIST, pairs.TEMPLATE)
-        names = (*names, pairs.BLIND_TEMPLATE)
+        prompts = (categories.TEMPLATE, animals.TEMPLATE, pairs.TEMPLATE, pairs.BLIND_TEMPLATE)
+        names = (*prompts, animals.STOP_LIST)
         if self.templates is not None and not any((self.templates / name).is_file() for name in names):
             raise ValueError(f"{self.templates} holds none of the templates {', '.join(names)}.")
 
@@ -332,7 +332,8 @@ def kept_of(stage: str, rows: Iterable[dict], counts: list[StageCount]) -> Itera
         tally[row["refusal"]] += 1
         if row["refusal"] is None:
             yield row
-    counts.append(count_of(stage, tally.pop(None, 0), dict(tally)))
+    refused = {reason: count for reason, count in tally.items() if reason is not None}
+    counts.append(count_of(stage, tally[None], refused))
 
 
 def stage_count(report: Mapping[str, Any]) -> StageCount:

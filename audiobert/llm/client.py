@@ -150,7 +150,7 @@ class ChatModel:
             OSError: the reply cannot be written to the log.
         """
         messages = [{"role": "user", "content": _valid_unicode(prompt)}]
-        request = {"model": self.model, "sampling": asdict(sampling)}
+        request: dict[str, Any] = {"model": self.model, "sampling": asdict(sampling)}
         key = request_key(**request, messages=messages)
         # Held by those who wait for the request, and gone with the last of them.
         lock = self._locks.setdefault(key, asyncio.Lock())
@@ -189,7 +189,8 @@ class ChatModel:
                     window.append(asyncio.run_coroutine_threadsafe(watched(row), self._loop))
                 if not window:
                     return
-                wait((window[0], failure), return_when=FIRST_COMPLETED)
+                either: tuple[Future[Any], ...] = (window[0], failure)
+                wait(either, return_when=FIRST_COMPLETED)
                 if failure.done():
                     failure.result()
                 yield window.popleft().result()

@@ -336,7 +336,7 @@ def _read_part(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
 # --- tables of the card ----------------------------------------------------------------------------------------------
 
 
-def _license(provenance: Provenance) -> dict[str, str]:
+def _license(provenance: Provenance) -> dict[str, Any]:
     if "license" in provenance:
         return {"license": provenance["license"]}
     # Fields that the Hub asks for where the license is none that it knows.

@@ -109,8 +109,8 @@ class HumanEvaluation(TableReport):
 
 
 def sample_for_evaluation(
-    rows_by_task: Mapping[str, Iterable[dict]], *, per_task: int = 100, seed: int = 42
-) -> dict[str, list[dict]]:
+    rows_by_task: Mapping[str, Iterable[Mapping[str, Any]]], *, per_task: int = 100, seed: int = 42
+) -> dict[str, list[Mapping[str, Any]]]:
     """
     Draws rows of each task without replacement, all of a task that has fewer than `per_task`.
 
@@ -133,7 +133,7 @@ def sample_for_evaluation(
 
 
 def write_sheets(
-    sample: Mapping[str, Sequence[dict]], folder: str | Path, annotators: int = 3, *, seed: int = 42
+    sample: Mapping[str, Sequence[Mapping[str, Any]]], folder: str | Path, annotators: int = 3, *, seed: int = 42
 ) -> list[tuple[Path, Path]]:
     """
     Writes `annotator-1.csv` and `annotator-1.html`, and so on: each annotator fills in one of the two.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +36,32 @@ class AnimalPrompt(NamedTuple):
     span: str
 
 
+@dataclass
+class AnimalRow:
+    """What became of a record of an animal.
+
+    Attributes:
+        recordings: the one id.
+        category: of the record.
+        task: always "animal".
+        sentence: with one `[MASK]`; None, as `answer` and `spans`, where the reply was refused.
+        answer: in lower case.
+        spans: the one, as the sentence has it.
+        reply: as the model wrote it; None where there is none.
+        refusal, detail: why the row goes no further; None of one that does.
+    """
+
+    recordings: list[str]
+    category: str
+    task: str = "animal"
+    sentence: str | None = None
+    answer: str | None = None
+    spans: list[str] | None = None
+    reply: str | None = None
+    refusal: str | None = None
+    detail: str = ""
+
+
 def animal_prompts(rows: Iterable[dict], chat: ChatModel, template: str, stop_list: frozenset[str]) -> Iterator[dict]:
     """Asks for a prompt on every record of an animal; one row for each, in their order.
 
@@ -45,31 +72,19 @@ def animal_prompts(rows: Iterable[dict], chat: ChatModel, template: str, stop_li
         stop_list: the answers that no prompt may have, as `load_stop_list` reads them.
 
     Returns:
-        Rows with `recordings` (list of the one id), `task` ("animal"), `category`, `sentence` (with one `[MASK]`),
-        `answer` (lower case), `spans` (list of the one span; these three None if refused), `reply` (as the model wrote
-        it), `refusal` and `detail`.
+        The fields of an `AnimalRow` for each record.
     """
 
     async def work(row: dict) -> dict:
-        result = {
-            "recordings": [row["id"]],
-            "task": "animal",
-            "category": row["category"],
-            "sentence": None,
-            "answer": None,
-            "spans": None,
-            "reply": None,
-            "refusal": None,
-            "detail": "",
-        }
+        result = AnimalRow([row["id"]], row["category"])
         try:
             values = {**record_values(row), "category": row["category"]}
-            result["reply"] = await reply_to(chat, fill(template, values), SAMPLING)
-            prompt = parse_animal_prompt(result["reply"], stop_list)
-            result.update(sentence=prompt.sentence, answer=prompt.answer, spans=[prompt.span])
+            result.reply = await reply_to(chat, fill(template, values), SAMPLING)
+            prompt = parse_animal_prompt(result.reply, stop_list)
+            result.sentence, result.answer, result.spans = prompt.sentence, prompt.answer, [prompt.span]
         except Refusal as refusal:
-            result["refusal"], result["detail"] = refusal.reason, refusal.detail
-        return result
+            result.refusal, result.detail = refusal.reason, refusal.detail
+        return asdict(result)
 
     return chat.map(work, rows)
 
