@@ -191,10 +191,9 @@ def evaluate_model(
             passes = 2 if _is_audiobert(model) else 1
             advance = partial(bar.advance, bar.add_task(name, total=passes * (len(rows) + len(others))))
             if _is_audiobert(model):
-                for part in (rows, others):
-                    similar = _listen(model, part, batch_size, spans, audio, hearing, seed, advance)
-                    if part is rows:
-                        similarities.update({(name, row): value for row, value in similar.items()})
+                # Together: a row with the one answer and with the other is to hear the same draw from the same sounds.
+                similar = _listen(model, [*rows, *others], batch_size, spans, audio, hearing, seed, advance)
+                similarities.update({(name, row): value for row, value in similar.items() if row < len(rows)})
             for chosen in (*_batches(rows, batch_size), *_batches(others, batch_size)):
                 _predict(model, tokenizer, chosen)
                 advance(len(chosen))
