@@ -382,13 +382,38 @@ def result() -> EvaluationResult:
 def test_results_as_json_and_markdown(result):
     assert json.loads(result.to_json()) == result.to_dict()
     assert result.to_dict()["scores"]["test"]["animal"]["correct"] == 444
-    lines = result.to_markdown().splitlines()
+    lines = result.to_markdown(titled=True).splitlines()
     assert lines[0] == "AuditoryBench, audio on, detected spans:"
     assert lines[4:] == [
         "| test | animal | 1,211 | 36.66 | 90.00 | 80.00 | 85.00 | 70.00 | 1,123 | 1,100 | 88 |",
         "| wiki | animal | 1,211 | 36.66 | - | - | - | - | 1,123 | - | 88 |",
     ]
     assert len({line.count("|") for line in lines[2:]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        ({}, "AuditoryBench, AudioBertForMaskedLM, audio on, detected spans"),
+        ({"spans": "gold"}, "AuditoryBench, AudioBertForMaskedLM, audio on, gold spans"),
+        ({"hearing": "random"}, "AuditoryBench, AudioBertForMaskedLM, audio on, random heard, detected spans"),
+        ({"audio": "off"}, "AuditoryBench, AudioBertForMaskedLM, audio off, detected spans"),
+    ],
+)
+def test_a_table_says_what_was_evaluated(options, title, tokenizer, bench, model):
+    found = evaluate_model(model, tokenizer, bench["dev"], progress=False, **options)
+    assert found.to_markdown(titled=True).splitlines()[0] == f"{title}:"
+
+
+def test_a_table_says_of_a_plain_model_that_it_has_no_audio(tokenizer, bench):
+    found = evaluate_model(tiny_bert(len(tokenizer)), tokenizer, bench["dev"], progress=False)
+    assert found.to_markdown(titled=True).splitlines()[0] == "AuditoryBench, BertForMaskedLM, no audio:"
+    assert {found.to_dict()[name] for name in ("audio", "spans", "hearing")} == {"none"}
+    control = hearing_audiobert(injection="none")
+    for hearing, title in (("retrieved", "no audio, "), ("label-text", "no audio, label-text heard, ")):
+        found = evaluate_model(control, tokenizer, bench["dev"], hearing=hearing, progress=False)
+        expected = f"AuditoryBench, AudioBertForMaskedLM, {title}detected spans:"
+        assert found.to_markdown(titled=True).splitlines()[0] == expected
 
 
 def test_results_as_a_table(result):
