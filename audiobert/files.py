@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, their checksums, and the settings kept beside what was made with them."""
+"""Whole files, their checksums, and the settings that are kept beside what was made with them."""
 
 from __future__ import annotations
 

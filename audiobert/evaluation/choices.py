@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +20,7 @@ from ..language_models.masked import check_masked_model, context_length
 from ..language_models.modes import in_evaluation_mode
 from ..language_models.numbers import refuse_no_numbers
 from ..llm.templates import fill
-from ..reports.tables import TextTable, percent
+from ..reports.tables import TableReport, TextTable, percent
 from .predictions import RowPrediction
 from .prompting import load_prompt, replied_choice
 
@@ -199,7 +197,7 @@ def _mask_scores(
 
 
 @dataclass(frozen=True)
-class ChoiceResult:
+class ChoiceResult(TableReport):
     """
     Four-choice accuracy.
 
@@ -219,28 +217,14 @@ class ChoiceResult:
     """The rows, numbered from 0, whose letter is that of another option than the answer."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists; shares stay between 0 and 1."""
         return asdict(self)
 
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, shares in percent."""
-        table = Table(title="Four choices", caption=f"{self._note()}.")
-        for name, _ in self._cells():
-            table.add_column(name, justify="right")
-        table.add_row(*(value for _, value in self._cells()))
-        return table
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
+    def _table(self) -> TextTable:
         names, values = zip(*self._cells(), strict=True)
-        return f"Four choices:\n\n{TextTable('', names, [values], names=0).to_markdown()}\n\n{self._note()}."
-
-    def _note(self) -> str:
         numbers = f" (rows {', '.join(map(str, self.contradictions))})" if self.contradictions else ""
-        return f"In {len(self.contradictions):,} of {self.rows:,} rows the letter contradicts the answer{numbers}"
+        note = f"In {len(self.contradictions):,} of {self.rows:,} rows the letter contradicts the answer{numbers}."
+        return TextTable("Four choices", names, [values], names=0, note=note)
 
     def _cells(self) -> Iterator[tuple[str, str]]:
         yield "rows", f"{self.rows:,}"
