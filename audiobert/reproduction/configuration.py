@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_file
+from ..files import differing_settings, read_settings, whole_file
 from .planning import RUNS_FOLDER
 from .presets import Cut, Preset
 
 CONFIGURATION_FILE = "configuration.json"
 # Of the preset's values these say where checkpoints lie, not what they hold.
 _PLACES = ("berts", "ast", "knowledge_base", "baselines")
-_SHOWN_DIFFERENCES = 5
-_SHOWN_DIGITS = 12
 
 
 def values_of(preset: Preset, cut: Cut | None) -> dict[str, Any]:
@@ -93,41 +91,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path.parent} holds runs, but no {path.name} that says how they were made: name another OUT."
         )
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): name another OUT.") from error
-    if not isinstance(kept, dict):
-        raise ValueError(f"{path} is no configuration: name another OUT.")
-    return kept
+    return read_settings(path)
 
 
 def _refuse_differences(path: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    before, after = dict(_flat(kept)), dict(_flat(now))
-    absent = object()
-    changed = [name for name in {**before, **after} if before.get(name, absent) != after.get(name, absent)]
-    if not changed:
-        return
-    differences = [f"{name} {_shown(before, name)}, now {_shown(after, name)}" for name in changed]
-    more = len(differences) - _SHOWN_DIFFERENCES
-    raise ValueError(
-        f"{path.parent} holds results of another configuration: {'; '.join(differences[:_SHOWN_DIFFERENCES])}"
-        f"{f'; and {more} more' if more > 0 else ''}. Name another OUT, or go back to what {path.name} says."
-    )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings under dotted names; an empty mapping is a leaf."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        return "absent"
-    text = str(values[name])
-    is_digest = len(text) == 64 and set(text) <= set("0123456789abcdef")
-    return text[:_SHOWN_DIGITS] if is_digest else json.dumps(values[name])
+    if differences := differing_settings(kept, now):
+        raise ValueError(
+            f"{path.parent} holds results of another configuration: {differences}. Name another OUT, or go back to "
+            f"what {path.name} says."
+        )

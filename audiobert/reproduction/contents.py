@@ -11,7 +11,8 @@ from typing import Any
 
 from .. import __version__
 from ..data.auditorybench import SPLITS, TASKS
-from ..modeling.knowledge_audiobert import TEXT_ENCODER_FOLDER, sha256_of
+from ..files import sha256_of
+from ..modeling.knowledge_files_audiobert import TEXT_ENCODER_FOLDER
 from ..modeling.modeling_audiobert import KNOWLEDGE_BASE_FOLDER
 
 TEXT_FILES = ("valid.txt", "test.txt")
