@@ -222,7 +222,7 @@ def test_requests_that_the_server_will_not_answer(tmp_path: Path) -> None:
 
 
 def test_a_server_that_refuses_the_only_request_is_not_taken_for_one_that_answers_nobody(tmp_path: Path) -> None:
-    """Whatever the scripted server knows, it can say yes: else tests would fail where one request is alone by chance."""
+    """Any server can say yes, the scripted one too: else tests fail where one request is alone by chance."""
     refused = Fault(400, body="not this one")
     with LlmServer({"bark": "BARK!"}.__getitem__, fault=lambda r: refused if r.prompt == "meow" else None) as server:
         with open_chat(server, tmp_path) as chat:
