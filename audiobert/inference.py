@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from .language_models.masked import decoded
 from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AuditorySpan
 
@@ -126,6 +127,6 @@ def _answer_batch(
 def _best(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase, top_k: int) -> list[list[Answer]]:
     values, tokens = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
     return [
-        [Answer(tokenizer.decode([token]), value) for value, token in zip(row_values, row_tokens, strict=True)]
+        [Answer(decoded(tokenizer, token), value) for value, token in zip(row_values, row_tokens, strict=True)]
         for row_values, row_tokens in zip(values.tolist(), tokens.tolist(), strict=True)
     ]

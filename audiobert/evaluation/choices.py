@@ -187,7 +187,7 @@ def _mask_scores(
     scores = []
     for row, sentence, text in zip(logits, sentences, texts, strict=True):
         pieces, at_masks = list(sentence.pieces.values()), row[list(sentence.pieces)].float()
-        refuse_no_numbers(model, at_masks[None], lambda _, text=text: text)
+        refuse_no_numbers(model, at_masks[None], [text].__getitem__)
         loss = cross_entropy(at_masks, torch.tensor(pieces, device=row.device))
         scores.append(-math.inf if tokenizer.unk_token_id in pieces else -loss.item())
     return scores

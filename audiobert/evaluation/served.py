@@ -94,7 +94,7 @@ def ask_all(chat: ChatModel, prompts: Sequence[str], sampling: Sampling = SAMPLI
             f"{chat.url} gave no reply to {missing} of {len(replies)} prompts. Start the same command again: those "
             "that were answered are not asked for a second time."
         )
-    return replies
+    return [reply for reply in replies if reply is not None]
 
 
 def unanswered(predictions: Sequence[RowPrediction]) -> dict[str, dict[str, int]]:
