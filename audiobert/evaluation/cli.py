@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,8 +119,10 @@ def evaluate_command(
     for_causal = _given(method=method, prompt=prompt)
     result: EvaluationResult | None = None
     if llm_url is not None:
+        from ..llm.client import open_chat
+
         _refuse("a served model", {**for_masked, **for_causal, **_given(kind=kind)})
-        with _server(llm_url, model, llm_key, replies) as chat:
+        with open_chat(llm_url, model, llm_key, replies) as chat:
             rows = _served_rows(chat, dataset, splits)
     elif (kind or _kind_of(model)) is Kind.causal:
         from .causal import predict_causal
@@ -176,8 +176,10 @@ def evaluate_choices_command(
 
     rows = load_choices(choices)
     if llm_url is not None:
+        from ..llm.client import open_chat
+
         _refuse("a served model", _given(kind=kind))
-        with _server(llm_url, model, llm_key, replies) as chat:
+        with open_chat(llm_url, model, llm_key, replies) as chat:
             chosen = choose_served(chat, rows)
     else:
         kind = kind or _kind_of(model)
@@ -306,16 +308,6 @@ def _load(
     loaded, tokenizer = load(model, dtype=dtype, device_map=device_map)
     # The types of transformers take the decorated method for one without `self`.
     return (loaded if device_map else loaded.to(device)), tokenizer  # type: ignore[arg-type]
-
-
-@contextmanager
-def _server(url: str, model: str, key: str | None, replies: Path) -> Iterator[ChatModel]:
-    from ..llm.client import ChatModel
-    from ..llm.reply_log import ReplyLog
-
-    with ReplyLog(replies) as log, ChatModel(url, model, log, api_key=key) as chat:
-        chat.check()
-        yield chat
 
 
 def _served_rows(chat: ChatModel, dataset: DatasetDict, splits: list[str] | None) -> list[RowPrediction]:

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from datasets import DatasetDict
 
-from audiobert.data.auditorybench import MASK, load_auditorybench
+from audiobert.data.auditorybench import MASK, PITCH_ANSWERS, load_auditorybench
 from audiobert.evaluation.prompting import (
     PROMPT_FOLDER,
     answer_set,
     completed_animal,
     replied_animal,
     replied_choice,
-    replied_pitch,
     rows_by_split,
     same_animal,
 )
@@ -109,7 +108,7 @@ def test_a_reply_has_to_be_an_animal_and_nothing_else(reply: str, animal: str) -
     ],
 )
 def test_a_reply_has_to_be_higher_or_lower(reply: str, answer: str) -> None:
-    assert replied_pitch(reply) == answer
+    assert replied_choice(reply, PITCH_ANSWERS) == answer
 
 
 def test_a_reply_has_to_be_a_letter() -> None:
