@@ -37,7 +37,7 @@ def test_papers_values_are_the_defaults(tmp_path):
 def test_the_detector_learns_and_nothing_else_changes(model, data, tmp_path):
     torch.nn.init.zeros_(model.detector.classifier.weight)
     before = copy.deepcopy(model.state_dict())
-    args = detector_arguments(tmp_path, num_train_epochs=30, learning_rate=0.01, eval_strategy="no", **QUICK)
+    args = detector_arguments(tmp_path, num_train_epochs=10, learning_rate=0.03, eval_strategy="no", **QUICK)
     scores = train_detector(model, data, args)
     assert changed(before, model) == {"detector"}
     # Knowing nothing, two classes cost log 2 and more.
@@ -53,7 +53,7 @@ def test_audiobert_learns(audio, trained, model, data, tmp_path):
     still = audiobert_arguments(tmp_path / "still", num_train_epochs=1, learning_rate=0.0, **QUICK)
     untrained = train_audiobert(model, data, still, audio=audio)
     assert changed(before, model) == set()
-    args = audiobert_arguments(tmp_path, num_train_epochs=40, learning_rate=0.005, eval_strategy="no", **QUICK)
+    args = audiobert_arguments(tmp_path, num_train_epochs=12, learning_rate=0.02, eval_strategy="no", **QUICK)
     scores = train_audiobert(model, data, args, audio=audio)
     assert changed(before, model) == trained
     # All that can learn of this random BERT is its attention, so the loss falls but the answers stay poor.
