@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import wraps
-from typing import Protocol
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from .reports.tables import TableReport
 
 out = Console()
 err = Console(stderr=True)
@@ -22,22 +22,15 @@ class Format(str, Enum):
     markdown = "markdown"
 
 
-class Figures(Protocol):
-    """What a measurement gives: `evaluate_model`, `benchmark_statistics` and their like."""
-
-    def to_table(self) -> Table: ...
-
-    def to_json(self) -> str: ...
-
-    def to_markdown(self) -> str: ...
-
-
-def print_figures(figures: Figures, output_format: Format) -> None:
+def print_figures(figures: TableReport, output_format: Format) -> None:
     if output_format is Format.table:
         out.print(figures.to_table())
+    # Not by rich, which would break the lines at the width of the terminal.
+    elif output_format is Format.json:
+        print(figures.to_json())
     else:
-        # Not by rich, which would break the lines at the width of the terminal.
-        print(figures.to_json() if output_format is Format.json else figures.to_markdown())
+        # With an empty line, as another table may follow.
+        print(figures.to_markdown(titled=True), end="\n\n")
 
 
 def plain_errors(command: Callable) -> Callable:

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from .inference import Answer, prompt_error
+from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AuditorySpan, Recording
 from .modeling.lora_audiobert import lora_switched
 from .reports.pages import write_page
 from .sounds.decoding import AudioDecodingError
-from .sounds.views import SoundView, find_recording, sound_view
+from .sounds.recordings import find_recording
+from .sounds.views import SoundView, sound_view
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ def explain(
 
     Raises:
         TypeError: the model is no AudioBERT.
-        ValueError: the prompt has no mask or is too long, `top_k` is below 1, or the model has no tokenizer or is in
-            training mode.
+        ValueError: the prompt has no mask or is too long, `top_k` is below 1, the model has no tokenizer, is in
+            training mode or gives logits that are no numbers.
         FileNotFoundError: `audio_dir` is not there.
     """
     _check(model, prompt, top_k, audio_dir)
@@ -136,6 +138,8 @@ def explain(
 
     silent = model(**batch, audio_positions=torch.full((1, 1), -1, device=model.device))
     heard = model(**batch)
+    for logits in (silent.logits, heard.logits):
+        refuse_no_numbers(model, logits, lambda _: prompt)
     off, on = _log_probabilities(silent.logits, masks), _log_probabilities(heard.logits, masks)
     spans = heard.spans[0] if heard.spans is not None else []
     best_on, best_off = (values.topk(min(top_k, values.shape[-1])).indices.tolist() for values in (on, off))

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from .benchmark.dataset.splitting import normalise_sentence
 from .data.batches import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_auditorybench
-from .language_models.likelihood import in_evaluation_mode
-from .language_models.masked import logits_of_columns
+from .language_models.modes import in_evaluation_mode, logits_of_columns
+from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from .modeling.knowledge_audiobert import Retrieval
 
@@ -71,6 +71,9 @@ def detect(
         rows: of `tokenize_auditorybench`.
         batch_size: rows at once; rows of like length share a batch.
         advance: called with the number of rows that are done.
+
+    Raises:
+        ValueError: the detector's logits are no numbers.
     """
     collate = AudioBertDataCollator(model.tokenizer)
     alike = sorted(rows, key=lambda row: len(row["input_ids"]))
@@ -84,6 +87,11 @@ def detect(
             # No positions: the plain pass is all that the detector needs.
             silent = torch.full((len(chosen), 1), NO_SPAN, device=model.device)
             span_logits = model(**batch, audio_positions=silent).span_logits
+            refuse_no_numbers(
+                model,
+                span_logits.masked_fill(batch["attention_mask"][..., None] == 0, 0),
+                lambda row, ids=batch["input_ids"]: model.tokenizer.decode(ids[row], skip_special_tokens=True),
+            )
             found = model.detect_spans(batch["input_ids"], span_logits, batch["attention_mask"])
             for row, spans in zip(chosen, found, strict=True):
                 row["detected"] = [0] * len(row["input_ids"])
@@ -102,8 +110,8 @@ def hear(
 
     - retrieved: the recordings that the span's text finds, as in use.
     - random: recordings of the knowledge base drawn for this row and place, whatever the text says.
-    - other-span: what was retrieved for another span of the same task, drawn for this row and place. The sounds are
-      those of the data, in the wrong places.
+    - other-span: what was retrieved for another span of the same task in `rows`, drawn for this row and place. The
+      sounds are those of the data, in the wrong places.
     - oracle: recordings drawn among those that bear the right label: the answer's, or in rows of pitch the longest
       label whose words all stand in the span. Where no label fits, what was retrieved. It knows the answer, so it is
       no result: it says what perfect retrieval of labels could bring.
@@ -111,7 +119,8 @@ def hear(
       "(cat) meow is the sound a [MASK] makes." A row that would become too long is left as it is.
 
     All of them take as many recordings per span as the model retrieves (`config.retrieval_top_k`), or fewer where there
-    are fewer. Draws depend on `seed`, the sentence and the place alone.
+    are fewer. Draws depend on `seed`, the sentence, the place and what they are drawn from alone. Rows of one sentence,
+    such as one that is read with either answer, hear the same at spans of the same text.
 
     Args:
         model: with its tokenizer and, unless it injects nothing, its knowledge base.
@@ -168,7 +177,7 @@ def _chooser(
         return random.Random(f"{seed} {place} {row['sentence']}").sample(pool, min(count, len(pool)))
 
     if hearing == "random":
-        return lambda row, place, _: draw(row, place, range(len(sounds)), top_k)
+        return _alike_in_a_sentence(lambda row, place, _: draw(row, place, range(len(sounds)), top_k))
     if hearing == "other-span":
         texts = {task: _distinct_texts(rows, task) for task in dict.fromkeys(row["task"] for row in rows)}
 
@@ -177,7 +186,7 @@ def _chooser(
             other = next(text for text in draw(row, place, texts[row["task"]], 2) if text != row["span_texts"][place])
             return list(found[other].indices)
 
-        return of_another_span
+        return _alike_in_a_sentence(of_another_span)
     if hearing == "oracle":
         by_label = _recordings_by_label(sounds)
 
@@ -187,6 +196,23 @@ def _chooser(
 
         return of_the_label
     return lambda _row, _place, retrieved: list(retrieved.indices)
+
+
+def _alike_in_a_sentence(choose: Chooser) -> Chooser:
+    """
+    What the first row of a sentence hears at a span, the others hear at a span of this text. With another answer in the
+    place of `[MASK]` the detector can find other spans, so that the same one is in another place among them.
+    """
+    chosen: dict[tuple[str, str, str, int], list[int]] = {}
+
+    def choose_once(row: Row, place: int, retrieved: Retrieval) -> list[int]:
+        text = row["span_texts"][place]
+        span = row["task"], row["sentence"], text, row["span_texts"][:place].count(text)
+        if span not in chosen:
+            chosen[span] = choose(row, place, retrieved)
+        return chosen[span]
+
+    return choose_once
 
 
 def _distinct_texts(rows: Iterable[Row], task: str) -> list[str]:

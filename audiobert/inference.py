@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AuditorySpan
 
 
@@ -75,6 +76,9 @@ def answer_prompts(
         prompts: any number, each with at least one mask.
         top_k: answers per mask.
         batch_size: prompts per forward pass.
+
+    Raises:
+        ValueError: the model's logits are no numbers.
     """
     max_length = model.config.text_config.max_position_embeddings
     errors = [prompt_error(prompt, tokenizer, max_length) for prompt in prompts]
@@ -98,6 +102,9 @@ def _answer_batch(
     heard = model(**batch)
     # A row without positions is plain BERT's.
     silent = model(**batch, audio_positions=torch.full((len(prompts), 1), -1, device=model.device))
+    attended = batch["attention_mask"][..., None] == 1
+    for logits in (heard.logits, silent.logits):
+        refuse_no_numbers(model, logits.where(attended, 0), lambda row: prompts[row])
     results = []
     for row, prompt in enumerate(prompts):
         masks = batch["input_ids"][row] == tokenizer.mask_token_id

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+from typing import Any, TypeVar
 
 from transformers import PreTrainedConfig
 from transformers.models.audio_spectrogram_transformer.configuration_audio_spectrogram_transformer import ASTConfig
 from transformers.models.bert.configuration_bert import BertConfig
 
 INJECTIONS = ("add", "replace", "none")
+# What can lie beside the weights, by the name of the model's attribute.
+COMPANIONS = ("tokenizer", "feature_extractor", "knowledge_base")
+# Fields of earlier versions that nothing read: the knowledge base's own config says them.
+RETIRED = ("query_template", "clap", "clap_revision")
+
+ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
 
 
 class AudioBertConfig(PreTrainedConfig):
@@ -33,13 +40,18 @@ class AudioBertConfig(PreTrainedConfig):
         injection (`str`, defaults to `"add"`):
             `"add"` adds the audio embedding to the word embedding of the span's first token, `"replace"` puts it in
             its place (as the paper's code does), `"none"` injects nothing: the text-only control.
-        query_template (`str`, defaults to `"{span} sound"`): What a span becomes before CLAP reads it.
         retrieval_top_k (`int`, defaults to 1): Recordings per span; the embeddings of several are averaged.
-        clap (`str`, defaults to `"laion/clap-htsat-fused"`): The CLAP checkpoint of the knowledge base.
-        clap_revision (`str`, *optional*): Its revision.
+        companions (`list[str]`, *optional*):
+            Which of `"tokenizer"`, `"feature_extractor"` and `"knowledge_base"` belong to the checkpoint, written when
+            it is saved: those are loaded with it, and it is refused where one of them is missing. None, as in
+            checkpoints of earlier versions: what lies there is loaded.
+        trained_on (`list[dict]`, *optional*):
+            The plain texts that BERT or the detector were trained on, each `{"name": ..., "sha256": ...}`, where the
+            digest is that of the file's bytes in hexadecimal. None: not known.
 
     Raises:
-        ValueError: naming the field, if a value is out of range.
+        ValueError: naming the field, if a value is out of range, or the field is one that the knowledge base's own
+            config holds (the query template and CLAP).
     """
 
     model_type = "audiobert"
@@ -62,12 +74,16 @@ class AudioBertConfig(PreTrainedConfig):
         detector_dropout: float = 0.1,
         detector_threshold: float = 0.5,
         injection: str = "add",
-        query_template: str = "{span} sound",
         retrieval_top_k: int = 1,
-        clap: str = "laion/clap-htsat-fused",
-        clap_revision: str | None = None,
-        **kwargs,
+        companions: list[str] | None = None,
+        trained_on: list[dict[str, str]] | None = None,
+        **kwargs: Any,
     ) -> None:
+        if retired := [name for name in RETIRED if name in kwargs]:
+            raise ValueError(
+                f"`{retired[0]}` is no field of an AudioBERT's config: the knowledge base's own config holds it. Build "
+                "the knowledge base with it."
+            )
         self.text_config = _sub_config("text_config", text_config, BertConfig)
         self.audio_config = _sub_config("audio_config", audio_config, ASTConfig)
         self.lora_rank = lora_rank
@@ -81,10 +97,9 @@ class AudioBertConfig(PreTrainedConfig):
         self.detector_dropout = detector_dropout
         self.detector_threshold = detector_threshold
         self.injection = injection
-        self.query_template = query_template
         self.retrieval_top_k = retrieval_top_k
-        self.clap = clap
-        self.clap_revision = clap_revision
+        self.companions = companions
+        self.trained_on = trained_on
         super().__init__(**kwargs)
         # Whether the output embeddings are BERT's word embeddings is BERT's affair.
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
@@ -130,15 +145,25 @@ class AudioBertConfig(PreTrainedConfig):
             )
         _require("injection", self.injection, self.injection in INJECTIONS, f"one of {', '.join(INJECTIONS)}")
         _require(
-            "query_template",
-            self.query_template,
-            isinstance(self.query_template, str) and self.query_template.count("{span}") == 1,
-            "a string that holds {span} once",
+            "companions",
+            self.companions,
+            self.companions is None or (isinstance(self.companions, list) and set(self.companions) <= set(COMPANIONS)),
+            f"None or a list of {', '.join(COMPANIONS)}",
         )
-        _require("clap", self.clap, isinstance(self.clap, str) and bool(self.clap), "the name of a CLAP checkpoint")
+        _require(
+            "trained_on",
+            self.trained_on,
+            self.trained_on is None or (isinstance(self.trained_on, list) and all(map(_is_text, self.trained_on))),
+            "None or a list of objects with `name` and `sha256`, both strings",
+        )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> AudioBertConfig:
+        """As for any configuration; what earlier versions wrote and nothing read is passed over."""
+        return super().from_dict({name: value for name, value in config_dict.items() if name not in RETIRED}, **kwargs)
 
 
-def _sub_config(name: str, value: object, config_class: type[PreTrainedConfig]) -> PreTrainedConfig:
+def _sub_config(name: str, value: object, config_class: type[ConfigT]) -> ConfigT:
     # A copy: a configuration that the caller passed in stays as it is.
     if value is None:
         return config_class()
@@ -151,6 +176,12 @@ def _sub_config(name: str, value: object, config_class: type[PreTrainedConfig]) 
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return (
+        isinstance(value, dict) and set(value) == {"name", "sha256"} and all(isinstance(v, str) for v in value.values())
+    )
 
 
 def _require(name: str, value: object, holds: bool, rule: str) -> None:

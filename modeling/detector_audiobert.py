@@ -23,15 +23,7 @@ class AudioBertSpanDetector(nn.Module):
         self.mix = nn.Parameter(torch.zeros(len(self.states)))
         self.projection = nn.Linear(config.text_config.hidden_size, config.detector_hidden_size)
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                config.detector_hidden_size,
-                config.detector_num_heads,
-                dim_feedforward=2 * config.detector_hidden_size,
-                dropout=config.detector_dropout,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
+            DetectorLayer(config.detector_hidden_size, config.detector_num_heads, config.detector_dropout)
             for _ in range(config.detector_num_layers)
         )
         self.norm = nn.LayerNorm(config.detector_hidden_size)
@@ -48,12 +40,68 @@ class AudioBertSpanDetector(nn.Module):
             Float `(batch, sequence, 2)`: logits of "the rest" and of "auditory span".
         """
         weights = self.mix.softmax(0)
-        mixed = sum(weight * hidden_states[index] for weight, index in zip(weights, self.states, strict=True))
+        mixed = torch.zeros_like(hidden_states[0])
+        for weight, index in zip(weights, self.states, strict=True):
+            mixed = mixed + weight * hidden_states[index]
         states = self.dropout(self.projection(mixed))
-        padding = None if attention_mask is None else attention_mask == 0
+        # (batch, heads, queries, keys)
+        attends = None if attention_mask is None else (attention_mask != 0)[:, None, None, :]
         for layer in self.layers:
-            states = layer(states, src_key_padding_mask=padding)
+            states = layer(states, attends)
         return self.classifier(self.dropout(self.norm(states)))
+
+
+class DetectorLayer(nn.Module):
+    """
+    What `nn.TransformerEncoderLayer` computes with `norm_first` and GELU, under the same names of weights, but out of
+    modules that are called: that one reads their weights, so that hooks (offloading) and quantized layers break it.
+    """
+
+    def __init__(self, hidden_size: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = DetectorAttention(hidden_size, heads, dropout)
+        self.linear1 = nn.Linear(hidden_size, 2 * hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(2 * hidden_size, hidden_size)
+        self.norm1 = nn.LayerNorm(hidden_size)
+        self.norm2 = nn.LayerNorm(hidden_size)
+        self.dropout1 = nn.Dropout(dropout)
+        self.dropout2 = nn.Dropout(dropout)
+
+    def forward(self, states: torch.Tensor, attends: torch.Tensor | None) -> torch.Tensor:
+        """Float `(batch, sequence, hidden_size)`; `attends` as for [`DetectorAttention`]."""
+        states = states + self.dropout1(self.self_attn(self.norm1(states), attends))
+        inner = self.dropout(nn.functional.gelu(self.linear1(self.norm2(states))))
+        return states + self.dropout2(self.linear2(inner))
+
+
+class DetectorAttention(nn.Module):
+    """Self-attention with the weights of `nn.MultiheadAttention`."""
+
+    def __init__(self, hidden_size: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * hidden_size))
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, states: torch.Tensor, attends: torch.Tensor | None) -> torch.Tensor:
+        """
+        Args:
+            states: float `(batch, sequence, hidden_size)`.
+            attends: bool, broadcast to `(batch, heads, sequence, sequence)`, False at keys that are padding; None
+                where nothing is padded.
+
+        Returns:
+            Float `(batch, sequence, hidden_size)`.
+        """
+        projected = nn.functional.linear(states, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attends, dropout)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def spans_of(is_auditory: torch.Tensor) -> list[list[tuple[int, int]]]:

@@ -1,33 +1,52 @@
-"""What travels beside the weights: files that a checkpoint may or may not have, and whole folders to the Hub."""
+"""The Hub: files that a checkpoint may or may not have, and whole folders to upload."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi
-from transformers import ASTFeatureExtractor, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file, create_and_tag_model_card
-
-
-def has_file(path: str | os.PathLike, name: str, **hub) -> bool:
-    """Whether the folder or Hub repository `path` has the file `name`; `hub` as for `from_pretrained`."""
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    return cached_file(path, name, **hub, **quiet) is not None
-
-
-def load_tokenizer(path: str | os.PathLike, **hub) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a checkpoint, or None if it has none."""
-    # Where there are no tokenizer files AutoTokenizer makes one without words rather than fail.
-    if not any(has_file(path, name, **hub) for name in ("tokenizer.json", "vocab.txt")):
-        return None
-    return AutoTokenizer.from_pretrained(path, **hub)
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    CommitInfo,
+    HfApi,
+    hf_hub_download,
+    is_offline_mode,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from transformers.utils.hub import create_and_tag_model_card
 
 
-def load_feature_extractor(path: str | os.PathLike, **hub) -> ASTFeatureExtractor | None:
-    """The audio encoder's feature extractor of a checkpoint, or None if it has none."""
-    if not has_file(path, "preprocessor_config.json", **hub):
-        return None
-    return ASTFeatureExtractor.from_pretrained(path, **hub)
+def has_file(path: str | os.PathLike, name: str, subfolder: str = "", **hub: Any) -> bool:
+    """
+    Whether the folder or Hub repository `path` has the file `name`; `hub` as for `hf_hub_download`. Offline, or with
+    `local_files_only`, the question is whether the cache has it.
+
+    Raises:
+        OSError: if the Hub could not be asked, and the cache does not know.
+    """
+    if os.path.isdir(path):
+        return os.path.isfile(os.path.join(path, subfolder, name))
+    where = f"{subfolder}/{name}" if subfolder else name
+    try:
+        hf_hub_download(str(path), where, **hub)
+        return True
+    except EntryNotFoundError as error:
+        # Of this kind is also what says that there was no connection.
+        offline = hub.get("local_files_only") or is_offline_mode()
+        if offline or not isinstance(error, LocalEntryNotFoundError):
+            return False
+        reason: Exception = error
+    except (OSError, ValueError) as error:
+        reason = error
+    cached = {key: value for key, value in hub.items() if key in ("cache_dir", "revision")}
+    if try_to_load_from_cache(str(path), where, **cached) is _CACHED_NO_EXIST:
+        return False
+    raise OSError(
+        f"Whether {path} has {where} is not known, as the Hub gave no answer: {reason} Try again, or pass "
+        "`local_files_only=True` if the checkpoint is in the cache."
+    ) from reason
 
 
 def upload(
@@ -40,7 +59,7 @@ def upload(
     revision: str | None = None,
     model_card: bool = False,
     tags: list[str] | None = None,
-    **commit,
+    **commit: Any,
 ) -> CommitInfo:
     """
     Uploads a folder and all folders in it (transformers' own upload goes one level deep) to a model repository.
@@ -57,7 +76,8 @@ def upload(
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     card = os.path.join(folder, "README.md")
     if model_card and not os.path.exists(card):
-        create_and_tag_model_card(repo_id, tags, token=token).save(card)
+        # transformers' own annotation of `token` leaves out True, which it takes.
+        create_and_tag_model_card(repo_id, tags, token=token).save(card)  # type: ignore[arg-type]
     return api.upload_folder(
-        repo_id=repo_id, folder_path=folder, commit_message=commit_message, revision=revision, **commit
+        repo_id=repo_id, folder_path=Path(folder), commit_message=commit_message, revision=revision, **commit
     )

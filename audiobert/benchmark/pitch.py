@@ -142,7 +142,7 @@ def track_pitch(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarr
     """
     import librosa
 
-    framing = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
+    framing: dict[str, Any] = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
     if len(waveform) < settings.frame_length:
         raise NoPitch("too short", f"{len(waveform) / settings.sampling_rate:.3f} s")
     level = librosa.feature.rms(y=waveform, **framing)[0]
@@ -170,8 +170,13 @@ def track_pitch(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarr
 def track_by_pyin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarray, np.ndarray]:
     import librosa
 
-    framing = {"sr": settings.sampling_rate, "frame_length": settings.frame_length, "hop_length": settings.hop_length}
-    search = {"fmin": settings.fmin / MARGIN, "fmax": settings.fmax * MARGIN, **framing}
+    search: dict[str, Any] = {
+        "fmin": settings.fmin / MARGIN,
+        "fmax": settings.fmax * MARGIN,
+        "sr": settings.sampling_rate,
+        "frame_length": settings.frame_length,
+        "hop_length": settings.hop_length,
+    }
     steps, voiced, probability = librosa.pyin(waveform, resolution=STEP_SEMITONES, fill_na=None, **search)
     exact = librosa.yin(waveform, **search)
     # In noise yin often finds a multiple of the period, which tells the period as well.
@@ -183,7 +188,7 @@ def track_by_pyin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.nda
 def track_by_yin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarray, np.ndarray]:
     import librosa
 
-    framing = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
+    framing: dict[str, Any] = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
     frequencies = librosa.yin(
         waveform,
         fmin=settings.fmin / MARGIN,

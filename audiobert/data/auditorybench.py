@@ -91,7 +91,10 @@ def read_rows(path: Path, task: str) -> Iterator[dict]:
                     f"{path}: no column {', '.join(sorted(missing))}; its columns are {reader.fieldnames or 'none'}."
                 )
             for row in reader:
-                _check_row(row, row["sentence"], row[answer_column], task, f"{path}, line {reader.line_num}")
+                where = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise ValueError(f"{where}: the row has more or fewer fields than the header.")
+                check_row(row["sentence"], row[answer_column], task, where)
                 yield {
                     "sentence": row["sentence"],
                     "answer": row[answer_column],
@@ -104,9 +107,11 @@ def read_rows(path: Path, task: str) -> Iterator[dict]:
             raise ValueError(f"{path}: not encoded in UTF-8 ({error.reason}); save it as UTF-8.") from error
 
 
-def _check_row(row: dict, sentence: str, answer: str, task: str, where: str) -> None:
-    if None in row or None in row.values():
-        raise ValueError(f"{where}: the row has more or fewer fields than the header.")
+def check_row(sentence: str, answer: str, task: str, where: str) -> None:
+    """
+    Raises:
+        ValueError: with `where`, if a sentence has no `[MASK]`, or an answer is none to its task.
+    """
     if MASK not in sentence:
         raise ValueError(f"{where}: the sentence {sentence!r} has no {MASK} for the answer.")
     if not answer.strip():

@@ -36,7 +36,7 @@ def read_passages(path: str | Path, words: int = 60) -> list[str]:
         )
     passages = [
         " ".join(text[start : start + words])
-        for file in _text_files(Path(path))
+        for file in text_files(path)
         for text in _paragraphs(file)
         for start in range(0, len(text), words)
         if len(text) - start >= SHORTEST_PASSAGE
@@ -61,7 +61,14 @@ def sample_passages(passages: Sequence[str], count: int, seed: int = 0) -> list[
     return [passages[index] for index in sorted(chosen)]
 
 
-def _text_files(path: Path) -> list[Path]:
+def text_files(path: str | Path) -> list[Path]:
+    """
+    The files that [`read_passages`] reads, in this order.
+
+    Raises:
+        OSError: if there is no such file, or no text file in the folder.
+    """
+    path = Path(path)
     if not path.is_dir():
         if not path.exists():
             raise FileNotFoundError(f"There is no text at {path}: give a text file, or a folder with *.txt files.")

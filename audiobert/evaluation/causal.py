@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from datasets import Dataset, DatasetDict
 from rich.console import Console
 from rich.progress import Progress
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import PITCH_ANSWERS
-from ..language_models.likelihood import (
-    Blank,
-    Likelihood,
-    in_evaluation_mode,
-    likelihoods,
-    refuse_other_models,
-    refuse_too_long,
-    text_ids,
-)
+from ..language_models.causal import refuse_other_models, refuse_too_long, text_ids
+from ..language_models.likelihood import Blank, Likelihood, likelihoods
+from ..language_models.modes import in_evaluation_mode
+from ..language_models.numbers import refuse_no_numbers
 from ..llm.templates import fill
 from .predictions import RowPrediction
 from .prompting import answer_set, completed_animal, load_prompt, rows_by_split, same_animal
@@ -33,31 +28,6 @@ COMPLETION_PROMPT = "animal_completion.txt"
 MOST_NEW_TOKENS = 16
 
 Method = Literal["rank", "rank-normalised", "generate"]
-
-
-def load_causal(
-    name: str | Path,
-    *,
-    dtype: str | torch.dtype = "auto",
-    device_map: str | dict[str, Any] | None = None,
-    revision: str | None = None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """
-    Loads a causal language model and its tokenizer.
-
-    Args:
-        name: a folder or a Hub id.
-        dtype: "auto" for that of the checkpoint, or a name such as "bfloat16".
-        device_map: "auto" spreads the model over the accelerators that are there; None is the CPU.
-        revision: branch, tag or commit on the Hub.
-
-    Raises:
-        ValueError: it is no causal language model.
-        OSError: it is not there.
-    """
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, device_map=device_map, revision=revision)
-    refuse_other_models(model)
-    return model.eval(), AutoTokenizer.from_pretrained(name, revision=revision)
 
 
 def predict_causal(
@@ -152,7 +122,12 @@ def generated(
     batch_size: int = 8,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """What the model writes after each text, by the likeliest token; batches are padded on the left."""
+    """
+    What the model writes after each text, by the likeliest token; batches are padded on the left.
+
+    Raises:
+        ValueError: a text is longer than the model's context, or a logit is not a number.
+    """
     rows = text_ids(tokenizer, list(texts)) if texts else []
     for row, text in zip(rows, texts, strict=True):
         refuse_too_long(model, len(row) + MOST_NEW_TOKENS, text)
@@ -180,8 +155,13 @@ def generated(
                 temperature=None,
                 top_p=None,
                 top_k=None,
+                # As the model gives them: what settings forbid is minus infinity in those that are generated from.
+                output_logits=True,
+                return_dict_in_generate=True,
             )
-            ends = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+            for logits in output.logits:
+                refuse_no_numbers(model, logits, lambda row, chosen=chosen: texts[chosen[row]])
+            ends = tokenizer.batch_decode(output.sequences[:, width:], skip_special_tokens=True)
             written.update(zip(chosen, ends, strict=True))
             advance(len(chosen))
     return [written[index] for index in range(len(rows))]

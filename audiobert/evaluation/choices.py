@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import MASK
 from ..data.masking import MaskedSentence, mask_answers
-from ..language_models.likelihood import Blank, in_evaluation_mode, likelihoods
+from ..language_models.likelihood import Blank, likelihoods
 from ..language_models.masked import check_masked_model, context_length
+from ..language_models.modes import in_evaluation_mode
+from ..language_models.numbers import refuse_no_numbers
 from ..llm.templates import fill
-from ..reports.tables import TextTable, percent
+from ..reports.tables import TableReport, TextTable, percent
 from .predictions import RowPrediction
 from .prompting import load_prompt, replied_choice
 
@@ -123,8 +123,8 @@ def choose_masked(
     know is chosen last.
 
     Raises:
-        ValueError: for a model that is no masked one, a tokenizer that has no mask token or is no fast one, or a
-            sentence that is longer than the model's context.
+        ValueError: for a model that is no masked one, a tokenizer that has no mask token or is no fast one, a sentence
+            that is longer than the model's context, or logits that are no numbers.
     """
     check_masked_model(model)
     limit = context_length(model)
@@ -141,7 +141,9 @@ def choose_masked(
     with in_evaluation_mode(model):
         for first in range(0, len(masked), batch_size):
             chosen = by_length[first : first + batch_size]
-            scores.update(zip(chosen, _mask_scores(model, tokenizer, [masked[i] for i in chosen]), strict=True))
+            texts = [pairs[index][0] for index in chosen]
+            scored = _mask_scores(model, tokenizer, [masked[index] for index in chosen], texts)
+            scores.update(zip(chosen, scored, strict=True))
     return [_letter([scores[index * 4 + option] for option in range(4)]) for index in range(len(rows))]
 
 
@@ -174,15 +176,19 @@ def _letter(scores: Sequence[float]) -> str:
 
 
 def _mask_scores(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[MaskedSentence]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[MaskedSentence],
+    texts: Sequence[str],
 ) -> list[float]:
     inputs = [sentence.inputs for sentence in sentences]
     batch = tokenizer.pad(inputs, padding_side="right", return_tensors="pt").to(model.device)
     logits = model(**batch).logits
     scores = []
-    for row, sentence in zip(logits, sentences, strict=True):
-        pieces = list(sentence.pieces.values())
-        loss = cross_entropy(row[list(sentence.pieces)].float(), torch.tensor(pieces, device=row.device))
+    for row, sentence, text in zip(logits, sentences, texts, strict=True):
+        pieces, at_masks = list(sentence.pieces.values()), row[list(sentence.pieces)].float()
+        refuse_no_numbers(model, at_masks[None], lambda _, text=text: text)
+        loss = cross_entropy(at_masks, torch.tensor(pieces, device=row.device))
         scores.append(-math.inf if tokenizer.unk_token_id in pieces else -loss.item())
     return scores
 
@@ -191,7 +197,7 @@ def _mask_scores(
 
 
 @dataclass(frozen=True)
-class ChoiceResult:
+class ChoiceResult(TableReport):
     """
     Four-choice accuracy.
 
@@ -211,28 +217,14 @@ class ChoiceResult:
     """The rows, numbered from 0, whose letter is that of another option than the answer."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists; shares stay between 0 and 1."""
         return asdict(self)
 
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, shares in percent."""
-        table = Table(title="Four choices", caption=f"{self._note()}.")
-        for name, _ in self._cells():
-            table.add_column(name, justify="right")
-        table.add_row(*(value for _, value in self._cells()))
-        return table
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
+    def _table(self) -> TextTable:
         names, values = zip(*self._cells(), strict=True)
-        return f"Four choices:\n\n{TextTable('', names, [values], names=0).to_markdown()}\n\n{self._note()}."
-
-    def _note(self) -> str:
         numbers = f" (rows {', '.join(map(str, self.contradictions))})" if self.contradictions else ""
-        return f"In {len(self.contradictions):,} of {self.rows:,} rows the letter contradicts the answer{numbers}"
+        note = f"In {len(self.contradictions):,} of {self.rows:,} rows the letter contradicts the answer{numbers}."
+        return TextTable("Four choices", names, [values], names=0, note=note)
 
     def _cells(self) -> Iterator[tuple[str, str]]:
         yield "rows", f"{self.rows:,}"

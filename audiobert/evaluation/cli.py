@@ -231,13 +231,13 @@ def preservation_command(
 ) -> None:
     """Tells what an AudioBERT leaves of its BERT on plain English: false alarms, same answers, pseudo-perplexity."""
     from .. import bundled
-    from ..data.plain_text import read_passages, sample_passages
+    from ..data.plain_text import read_passages, sample_passages, text_files
     from ..modeling import AudioBertForMaskedLM
     from .preservation import measure_preservation
 
     read = read_passages(text)
     audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled()).to(device)
-    found = measure_preservation(audiobert, read, sample_passages(read, passages), batch_size)
+    found = measure_preservation(audiobert, read, sample_passages(read, passages), batch_size, files=text_files(text))
     print_figures(found, output_format)
 
 
@@ -276,11 +276,20 @@ def _refuse(what: str, options: dict[str, Any]) -> None:
 
 
 def _kind_of(model: str) -> Kind:
-    """What a checkpoint was saved as; where that does not tell, masked if its family fills masks."""
+    """What a checkpoint was saved as, by transformers' lists of classes; where that does not tell, masked if its family
+    fills masks."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     config = AutoConfig.from_pretrained(model)
-    if any("CausalLM" in name or "LMHead" in name for name in config.architectures or ()):
+    saved_as = set(config.architectures or ())
+    # XLM's one class with a head is in both lists; what it was trained for is to fill masks.
+    if saved_as & set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()):
+        return Kind.masked
+    if saved_as & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
         return Kind.causal
     return Kind.masked if type(config) in MODEL_FOR_MASKED_LM_MAPPING else Kind.causal
 
@@ -288,8 +297,8 @@ def _kind_of(model: str) -> Kind:
 def _load(
     model: str, kind: Kind, dtype: str, device_map: str | None, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from ..language_models.causal import load_causal
     from ..language_models.masked import load_masked
-    from .causal import load_causal
 
     load = load_causal if kind is Kind.causal else load_masked
     loaded, tokenizer = load(model, dtype=dtype, device_map=device_map)

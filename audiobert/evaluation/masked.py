@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,16 +12,16 @@ import torch
 from datasets import Dataset, DatasetDict
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator, alignment_report, tokenize_auditorybench
 from ..data.masking import mask_answers
-from ..hearing import Hearing, check_hearing, detect, hear
-from ..language_models.likelihood import in_evaluation_mode
-from ..language_models.masked import check_masked_model, check_vocabulary, context_length, logits_of_columns
-from ..reports.tables import TextTable, percent
+from ..hearing import LABEL_TEXT, Hearing, check_hearing, detect, hear
+from ..language_models.masked import check_masked_model, check_vocabulary, context_length
+from ..language_models.modes import in_evaluation_mode, logits_of_columns
+from ..language_models.numbers import refuse_no_numbers
+from ..reports.tables import TableReport, TextTable, percent
 from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
 from .predictions import COMBINED, RowPrediction
 
@@ -56,16 +55,20 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class EvaluationResult:
+class EvaluationResult(TableReport):
     """What [`evaluate_model`] found."""
 
     scores: dict[str, dict[str, Scores]]
     """By split, then by task: animal, pitch, and, where both are there, "combined" over the rows of both (so the
     paper's 62.97 on test is (36.69 * 1211 + 76.31 * 2387) / 3598)."""
     spans: str
-    """Whether the spans were "detected" by the model or "gold"."""
+    """Whether the spans were "detected" by the model or "gold"; "none" of a model that looks for none."""
     audio: str
-    """Whether the model's audio was "on" or "off"."""
+    """Whether the model's audio was "on" or "off"; "none" of a model that has none."""
+    hearing: str = "retrieved"
+    """What was heard at the spans, see `audiobert.hearing.hear`; "none" where audio was not on."""
+    model: str = ""
+    """The name of the model's class."""
     rows: list[RowPrediction] = field(default_factory=list, repr=False)
     """What the model answered to each row, split by split in the data's order. For pitch `predicted` is "higher" or
     "lower", or empty where both are as probable or the mask was cut off; otherwise the best word pieces as text."""
@@ -78,25 +81,20 @@ class EvaluationResult:
         scores = {
             split: {task: asdict(scores) for task, scores in by_task.items()} for split, by_task in self.scores.items()
         }
-        return {"scores": scores, "spans": self.spans, "audio": self.audio}
-
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, shares in percent."""
-        return self._table().to_rich()
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
-        return f"{self._title()}:\n\n{self._table().to_markdown()}"
+        settings = {name: getattr(self, name) for name in ("model", "spans", "audio", "hearing")}
+        return {"scores": scores, **settings}
 
     def _table(self) -> TextTable:
         return TextTable(self._title(), _HEADER, list(self._cells()), names=2)
 
     def _title(self) -> str:
-        return f"AuditoryBench, audio {self.audio}, {self.spans} spans"
+        parts = ["AuditoryBench", *([self.model] if self.model else [])]
+        parts.append("no audio" if self.audio == "none" else f"audio {self.audio}")
+        if self.hearing not in ("none", "retrieved"):
+            parts.append(f"{self.hearing} heard")
+        if self.spans != "none":
+            parts.append(f"{self.spans} spans")
+        return ", ".join(parts)
 
     def _cells(self) -> Iterator[list[str]]:
         for split, by_task in self.scores.items():
@@ -163,7 +161,8 @@ def evaluate_model(
     Raises:
         ValueError: for a split that is not there, an unknown mode, an AudioBERT without its knowledge base, gold spans
             or a way of hearing of a model that has no audio or that is off, a model or a tokenizer that does not fill
-            masks, one that is not the other's, or one that does not know "higher" or "lower".
+            masks, one that is not the other's, or one that does not know "higher" or "lower", or logits that are no
+            numbers.
     """
     _check_modes(model, spans, audio, hearing)
     check_masked_model(model)
@@ -189,10 +188,9 @@ def evaluate_model(
             passes = 2 if _is_audiobert(model) else 1
             advance = partial(bar.advance, bar.add_task(name, total=passes * (len(rows) + len(others))))
             if _is_audiobert(model):
-                for part in (rows, others):
-                    similar = _listen(model, part, batch_size, spans, audio, hearing, seed, advance)
-                    if part is rows:
-                        similarities.update({(name, row): value for row, value in similar.items()})
+                # Together: a row with the one answer and with the other is to hear the same draw from the same sounds.
+                similar = _listen(model, [*rows, *others], batch_size, spans, audio, hearing, seed, advance)
+                similarities.update({(name, row): value for row, value in similar.items() if row < len(rows)})
             for chosen in (*_batches(rows, batch_size), *_batches(others, batch_size)):
                 _predict(model, tokenizer, chosen)
                 advance(len(chosen))
@@ -201,7 +199,10 @@ def evaluate_model(
         for name, rows in rows_by_split.items()
     }
     scores = {name: _scores_by_task(part, rows_by_split[name], answered[name]) for name, part in tokenized.items()}
-    return EvaluationResult(scores, spans, audio, [row for rows in answered.values() for row in rows], similarities)
+    rows_of_all = [row for rows in answered.values() for row in rows]
+    return EvaluationResult(
+        scores, **_what_was_heard(model, spans, audio, hearing), rows=rows_of_all, similarities=similarities
+    )
 
 
 def evaluate_detector(
@@ -228,6 +229,17 @@ def evaluate_detector(
             for task, indices in _rows_by_task(rows).items()
         }
     return scores
+
+
+def _what_was_heard(model: PreTrainedModel, spans: str, audio: str, hearing: str) -> dict[str, str]:
+    """What a table says of the model; the defaults of `evaluate_model` are no settings of a model without audio."""
+    kind = type(model).__name__
+    if not _is_audiobert(model):
+        return {"model": kind, "spans": "none", "audio": "none", "hearing": "none"}
+    if audio == "on" and model.config.injection == "none":
+        # A text-only control: its adapter is on where there are spans, and labels can be written there.
+        audio, hearing = "none", hearing if hearing == LABEL_TEXT else "none"
+    return {"model": kind, "spans": spans, "audio": audio, "hearing": "none" if audio == "off" else hearing}
 
 
 def _check_modes(model: PreTrainedModel, spans: str, audio: str, hearing: Hearing) -> None:
@@ -328,6 +340,9 @@ def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: l
         logits = model(**inputs).logits
     if logits.shape[1] != labels.shape[1]:
         labels = labels[:, columns]
+    masked = labels != IGNORED
+    owners = masked.nonzero()[:, 0].tolist()
+    refuse_no_numbers(model, logits[masked], lambda mask: rows[owners[mask]]["sentence"])
 
     answers = best_tokens(logits, labels, tokenizer.unk_token_id).tolist()
     for row, pieces in zip(rows, answers, strict=True):

@@ -13,6 +13,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 from ..data.auditorybench import MASK, PITCH_ANSWERS
 from ..data.batches import IGNORED
 from ..data.masking import mask_answers
+from ..language_models.numbers import refuse_no_numbers
 
 # What a row of a metric's input can be.
 _INTEGERS = [Value("int64")]
@@ -139,7 +140,7 @@ class AuditoryMetrics:
             raise ValueError(f"`label_names` must be labels, span_labels or both in this order, got {label_names!r}.")
         self.label_names = tuple(label_names)
         self.threshold = threshold
-        self.unknown_token_id = tokenizer.unk_token_id
+        self.tokenizer = tokenizer
         self.pitch_ids = pitch_token_ids(tokenizer) if "labels" in label_names else None
 
     def reduce(self, logits: torch.Tensor | tuple[torch.Tensor, ...], labels: Any) -> dict[str, torch.Tensor]:
@@ -153,14 +154,22 @@ class AuditoryMetrics:
             answers: int64 `(batch, sequence)`, see `best_tokens`, and pitch: float `(batch, 2)`, see `pitch_logits`,
             if labels are among the label names; spans: int64 `(batch, sequence)`, 1 on detected tokens, if
             span_labels are.
+
+        Raises:
+            ValueError: the logits of a label are no numbers, so that there is nothing to score.
         """
         logits = logits if isinstance(logits, tuple) else (logits,)
         by_name = self._by_name(labels)
         reduced = {}
         if "labels" in by_name:
-            reduced["answers"] = best_tokens(logits[0], by_name["labels"], self.unknown_token_id)
+            answers = by_name["labels"][by_name["labels"] != IGNORED]
+            at_labels = logits[0][by_name["labels"] != IGNORED]
+            refuse_no_numbers("The model", at_labels, lambda place: self.tokenizer.decode(answers[place]))
+            reduced["answers"] = best_tokens(logits[0], by_name["labels"], self.tokenizer.unk_token_id)
             reduced["pitch"] = pitch_logits(logits[0], by_name["labels"], self.pitch_ids)
         if "span_labels" in by_name:
+            at_labels = logits[1][by_name["span_labels"] != IGNORED]
+            refuse_no_numbers("The detector", at_labels, lambda place: f"token {place} of a batch")
             reduced["spans"] = (logits[1].float().softmax(-1)[..., 1] > self.threshold).long()
         return reduced
 

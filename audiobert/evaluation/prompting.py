@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from ..data.auditorybench import FEATURES, MASK, PITCH_ANSWERS, choose_splits
+from ..data.auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from ..llm.replies import DECLINED, lines_of, singular_forms, value_of
 from ..llm.templates import load_template
 
@@ -23,7 +23,7 @@ _ANSWER = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 
 def load_prompt(path: str | Path | None, default_name: str, placeholders: Iterable[str] = ("sentence",)) -> str:
     """A user's own prompt, or the package's `default_name`; errors are those of `load_template`."""
-    return load_template(PROMPT_FOLDER / default_name if path is None else path, default_name, placeholders)
+    return load_template(PROMPT_FOLDER / default_name if path is None else path, placeholders)
 
 
 def rows_by_split(
@@ -60,13 +60,6 @@ def answer_set(dataset: DatasetDict | Dataset, split_rows: Iterable[Mapping[str,
     )
     animals = (row["answer"].lower() for row in [*train, *split_rows] if row["task"] != "pitch")
     return list(dict.fromkeys(animals))
-
-
-def filled_sentence(sentence: str, answer: str) -> str:
-    """The sentence with the answer at each `[MASK]`, its first letter a capital where it begins the sentence."""
-    if sentence.startswith(MASK):
-        sentence = answer[:1].upper() + answer[1:] + sentence[len(MASK) :]
-    return sentence.replace(MASK, answer)
 
 
 def same_animal(first: str, second: str) -> bool:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ..data.auditorybench import MASK
-from ..evaluation.prompting import filled_sentence
+from .causal import refuse_other_models, refuse_too_long, text_ids
+from .modes import in_evaluation_mode
+from .numbers import refuse_no_numbers
 
 _IGNORED = -100
+# The argument and the output that hold keys and values of attention, as they are called from transformers 5.24 on, and
+# as they were before.
+_CACHE_NAMES = ("cache", "past_key_values")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ class Blank:
 
 
 @dataclass(frozen=True)
+class _Text:
+    """A text, what is read of it, and the place there of the first token that counts."""
+
+    written: str
+    ids: list[int]
+    start: int
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """
     Of a text with one of the answers.
@@ -56,6 +68,13 @@ class Likelihood:
     def mean(self) -> float:
         """`total` per token."""
         return self.total / self.tokens
+
+
+def filled_sentence(sentence: str, answer: str) -> str:
+    """The sentence with the answer at each `[MASK]`, its first letter a capital where it begins the sentence."""
+    if sentence.startswith(MASK):
+        sentence = answer[:1].upper() + answer[1:] + sentence[len(MASK) :]
+    return sentence.replace(MASK, answer)
 
 
 @torch.no_grad()
@@ -86,75 +105,30 @@ def likelihoods(
 
     Raises:
         ValueError: the model is no causal language model, a text is longer than its context, the tokenizer has neither
-            of the two tokens or makes no token of an answer, or a likelihood is not a number.
+            of the two tokens or makes no token of an answer, or a logit is not a number.
     """
     refuse_other_models(model)
     _refuse_unwritable(tokenizer, blanks)
     results: list[list[Likelihood]] = [[] for _ in blanks]
-    # Texts with the place of their first token that counts, and the blanks that they belong to.
-    loose: list[tuple[list[int], int]] = []
+    loose: list[_Text] = []
     owners: list[int] = []
     with in_evaluation_mode(model):
         for number, blank in enumerate(blanks):
-            texts, start = _encoded(model, tokenizer, blank)
-            cache = _shared_cache(model, texts[0][: start - 1]) if len(texts) > batch_size and start > 1 else None
+            texts = _encoded(model, tokenizer, blank)
+            start = texts[0].start if texts else 0
+            cache = _shared_cache(model, texts[0].ids[: start - 1]) if len(texts) > batch_size and start > 1 else None
             if cache is None:
-                loose += [(text, start) for text in texts]
+                loose += texts
                 owners += [number] * len(texts)
             else:
                 # The last shared token goes with each text: its output tells the probability of the next.
-                ends = [(text[start - 1 :], 1) for text in texts]
+                ends = [_Text(text.written, text.ids[start - 1 :], 1) for text in texts]
                 results[number] = _scored(model, ends, batch_size, cache)
                 advance(1)
         for number, likelihood in zip(owners, _scored(model, loose, batch_size), strict=True):
             results[number].append(likelihood)
         advance(len(set(owners)))
     return results
-
-
-def text_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """The token ids of texts, begun and not ended as `likelihoods` says."""
-    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    if first is None:
-        raise ValueError(
-            f"{type(tokenizer).__name__} has no token for the beginning or the end of a text: set `bos_token`."
-        )
-    rows = []
-    for ids in tokenizer(texts)["input_ids"]:
-        if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
-            ids = ids[:-1]
-        rows.append(ids if ids and ids[0] == first else [first, *ids])
-    return rows
-
-
-def refuse_other_models(model: PreTrainedModel) -> None:
-    """Raises ValueError for a model that writes no text, or that looks at the words after a word to predict it."""
-    config = model.config
-    looks_ahead = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    if not model.can_generate() or getattr(config, "is_encoder_decoder", False) or looks_ahead:
-        raise ValueError(
-            f"{type(model).__name__} is no causal language model, of which the next word could be asked: "
-            "evaluate a masked one with `evaluate_model`."
-        )
-
-
-def refuse_too_long(model: PreTrainedModel, length: int, text: str) -> None:
-    """Raises ValueError where `length` tokens are more than the model can read."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and length > limit:
-        raise ValueError(f"{text[:60]!r}... needs {length} tokens, but the model reads {limit}: shorten the prompt.")
-
-
-@contextmanager
-def in_evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Parts of a model can be in training and others not; each goes back to what it was."""
-    were_training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in were_training:
-            module.training = training
 
 
 def _refuse_unwritable(tokenizer: PreTrainedTokenizerBase, blanks: Sequence[Blank]) -> None:
@@ -166,8 +140,8 @@ def _refuse_unwritable(tokenizer: PreTrainedTokenizerBase, blanks: Sequence[Blan
             raise ValueError(f"The tokenizer cannot write the answer {answer!r}: it lacks some of its characters.")
 
 
-def _encoded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blank: Blank) -> tuple[list[list[int]], int]:
-    """The ids of the texts, and how many of them all share with the beginning."""
+def _encoded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blank: Blank) -> list[_Text]:
+    """The texts with each answer; what counts begins behind the tokens that all share with the beginning."""
     texts = blank.texts
     beginning, *rows = text_ids(tokenizer, [blank.beginning, *texts])
     longest = max(range(len(rows)), key=lambda index: len(rows[index]))
@@ -175,13 +149,22 @@ def _encoded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blank: 
     start = 0
     while start < len(beginning) and all(start < len(row) - 1 and row[start] == beginning[start] for row in rows):
         start += 1
-    return rows, start
+    return [_Text(text, ids, start) for text, ids in zip(texts, rows, strict=True)]
+
+
+def _cache_name(model: PreTrainedModel) -> str | None:
+    """Which of `_CACHE_NAMES` the model takes; None if it takes neither."""
+    taken = signature(model.forward).parameters
+    return next((name for name in _CACHE_NAMES if name in taken), None)
 
 
 def _shared_cache(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None:
     """What the model remembers of the tokens, None if that cannot be copied for several texts (recurrent models)."""
+    name = _cache_name(model)
+    if name is None:
+        return None
     output = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True)
-    cache = getattr(output, "past_key_values", None)
+    cache = getattr(output, name, None)
     if not isinstance(cache, DynamicCache):
         return None
     # Not their subclasses, which keep other states besides.
@@ -189,48 +172,45 @@ def _shared_cache(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None
 
 
 def _scored(
-    model: PreTrainedModel, texts: list[tuple[list[int], int]], batch_size: int, cache: DynamicCache | None = None
+    model: PreTrainedModel, texts: list[_Text], batch_size: int, cache: DynamicCache | None = None
 ) -> list[Likelihood]:
     scored: dict[int, Likelihood] = {}
-    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index][0]))
+    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index].ids))
     for first in range(0, len(texts), batch_size):
         chosen = by_length[first : first + batch_size]
         scored.update(zip(chosen, _scored_batch(model, [texts[index] for index in chosen], cache), strict=True))
     return [scored[index] for index in range(len(texts))]
 
 
-def _scored_batch(
-    model: PreTrainedModel, texts: list[tuple[list[int], int]], cache: DynamicCache | None
-) -> list[Likelihood]:
+def _scored_batch(model: PreTrainedModel, texts: list[_Text], cache: DynamicCache | None) -> list[Likelihood]:
     known = 0 if cache is None else cache.get_seq_length()
-    width = max(len(ids) for ids, _ in texts)
+    width = max(len(text.ids) for text in texts)
     # What stands in the padding is never looked at, as it lies behind all that counts.
     input_ids = torch.zeros(len(texts), width, dtype=torch.long)
     labels = torch.full((len(texts), width), _IGNORED)
     attention_mask = torch.zeros(len(texts), known + width, dtype=torch.long)
-    for row, (ids, start) in enumerate(texts):
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        labels[row, start : len(ids)] = torch.tensor(ids[start:])
-        attention_mask[row, : known + len(ids)] = 1
+    for row, text in enumerate(texts):
+        input_ids[row, : len(text.ids)] = torch.tensor(text.ids)
+        labels[row, text.start : len(text.ids)] = torch.tensor(text.ids[text.start :])
+        attention_mask[row, : known + len(text.ids)] = 1
+    shared = {}
     if cache is not None:
         cache = copy.deepcopy(cache)
         cache.batch_repeat_interleave(len(texts))
+        shared[_cache_name(model)] = cache
     output = model(
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
-        past_key_values=cache,
         use_cache=cache is not None,
+        **shared,
     )
 
     # Only what counts in single precision: the vocabulary is large.
     counted = labels[:, 1:] != _IGNORED
     logits = output.logits[:, :-1][counted.to(output.logits.device)].float()
+    owners = counted.nonzero()[:, 0]
+    refuse_no_numbers(model, logits, lambda place: texts[int(owners[place])].written)
     losses = torch.zeros(counted.shape)
     losses[counted] = cross_entropy(logits, labels[:, 1:][counted].to(logits.device), reduction="none").cpu()
     totals = (-losses.double().sum(1)).tolist()
-    if any(map(math.isnan, totals)):
-        raise ValueError(
-            f"{type(model).__name__} gives likelihoods that are not a number in {model.dtype}: load it with another "
-            "`dtype`, such as bfloat16 or float32."
-        )
     return [Likelihood(total, tokens) for total, tokens in zip(totals, counted.sum(1).tolist(), strict=True)]

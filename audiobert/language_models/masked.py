@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
@@ -75,25 +73,6 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
             f"The tokenizer gives the token {tokenizer.convert_ids_to_tokens(largest)!r} the number {largest}, but the "
             f"model knows {known} tokens: use the tokenizer that belongs to the model."
         )
-
-
-@contextmanager
-def logits_of_columns(model: PreTrainedModel, columns: torch.Tensor) -> Iterator[None]:
-    """
-    Within it, the model's logits are `(batch, len(columns), vocab)`: only at these places of every sequence, as those
-    over a whole vocabulary cost as much as some layers of the model.
-
-    A model that does not simply apply its output embeddings to its hidden states gives the logits of all places.
-    """
-
-    def choose(_head: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0].index_select(1, columns.to(args[0].device)), *args[1:]) if args[0].ndim == 3 else args
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def context_length(model: PreTrainedModel) -> int | None:

@@ -15,16 +15,20 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class TextTable:
-    """Cells under a header; the first `names` columns hold words and stand to the left, the others numbers."""
+    """
+    Cells under a header; the first `names` columns hold words and stand to the left, the others numbers. A note of
+    whole sentences stands below.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     names: int
+    note: str = ""
 
     def to_rich(self) -> Table:
         # Ten columns fit into the 80 of a plain terminal only without lines and margins between them.
-        table = Table(title=self.title, box=box.SIMPLE, padding=0)
+        table = Table(title=self.title, caption=Text(self.note) if self.note else None, box=box.SIMPLE, padding=0)
         for number, name in enumerate(self.header):
             table.add_column(name, justify="left" if number < self.names else "right")
         for row in self.rows:
@@ -35,11 +39,12 @@ class TextTable:
         """The table without its title; whatever a cell holds, it stays one cell and shows as it is."""
         ruler = ["---" if number < self.names else "---:" for number in range(len(self.header))]
         cells = [[plain_markdown(cell) for cell in row] for row in self.rows]
-        return "\n".join("| " + " | ".join(row) + " |" for row in (self.header, ruler, *cells))
+        table = "\n".join("| " + " | ".join(row) + " |" for row in (self.header, ruler, *cells))
+        return f"{table}\n\n{plain_markdown(self.note)}" if self.note else table
 
 
 class TableReport(ABC):
-    """What a result that is a table can be printed as (`console.Figures`)."""
+    """What a measurement gives: `evaluate_model`, `benchmark_statistics` and their like."""
 
     @abstractmethod
     def to_dict(self) -> Any:
@@ -56,9 +61,10 @@ class TableReport(ABC):
         """A table for `rich`, shares in percent."""
         return self._table().to_rich()
 
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
-        return self._table().to_markdown()
+    def to_markdown(self, titled: bool = False) -> str:
+        """The same table in Markdown, its title before it if `titled`."""
+        table = self._table()
+        return f"{table.title}:\n\n{table.to_markdown()}" if titled else table.to_markdown()
 
 
 def plain_markdown(text: str) -> str:

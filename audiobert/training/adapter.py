@@ -16,7 +16,7 @@ from transformers import ASTFeatureExtractor, TrainingArguments
 from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator
 from ..evaluation.metrics import AuditoryMetrics
 from ..hearing import Hearing, audible_rows, check_hearing
-from ..language_models.masked import logits_of_columns
+from ..language_models.modes import logits_of_columns
 from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from ..sounds.features import ast_features
 from ..sounds.views import find_recording

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from ..data.batches import AudioBertDataCollator, tokenize_auditorybench
 from ..evaluation.metrics import AuditoryMetrics
-from ..language_models.masked import logits_of_columns
+from ..language_models.modes import logits_of_columns
 from ..modeling import AudioBertForMaskedLM
 from .arguments import recipe_arguments
 from .settings import digest_of_model, digest_of_rows, run_settings

@@ -1,6 +1,7 @@
 """What is heard at the spans of a row: what is retrieved, and what each control has in its place."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,6 +40,18 @@ def heard(model: AudioBertForMaskedLM, hearing: str, seed: int = 0, rows: list[d
     return [row["recordings"] for row in given]
 
 
+@pytest.fixture
+def distinct(model: AudioBertForMaskedLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text finds a recording of its own."""
+    found = {text: index for index, text in enumerate(("meow", "bark", "rain", "hum", "cat"))}
+
+    def search(texts: list[str], top_k: int = 1) -> list[SimpleNamespace]:
+        best = SimpleNamespace(similarity=0.5)
+        return [SimpleNamespace(indices=(found[text],), recordings=[best]) for text in texts]
+
+    monkeypatch.setattr(model.knowledge_base, "search", search)
+
+
 def retrieved(model: AudioBertForMaskedLM, text: str) -> list[int]:
     return list(model.knowledge_base.search([text], model.config.retrieval_top_k)[0].indices)
 
@@ -60,7 +73,7 @@ def test_random_recordings_are_drawn_by_seed_sentence_and_place(model):
     assert heard(model, "random", rows=[PITCH]) == heard(model, "random")[2:]
 
 
-def test_another_spans_recordings_are_never_its_own(model):
+def test_another_spans_recordings_are_never_its_own(model, distinct):
     for seed in range(10):
         animals, others, pitch = heard(model, "other-span", seed)
         # Of each task there are two spans, so the other one is known.
@@ -68,6 +81,19 @@ def test_another_spans_recordings_are_never_its_own(model):
         assert pitch == [retrieved(model, "hum"), retrieved(model, "rain")]
     with pytest.raises(ValueError, match="All spans of task animal are 'meow'"):
         heard(model, "other-span", rows=[ANIMAL, PITCH])
+
+
+@pytest.mark.parametrize("hearing", ["random", "other-span"])
+def test_a_row_that_is_read_with_either_answer_hears_the_same(model, hearing, distinct):
+    """Also where the detector finds one span less with the other answer."""
+    rows = tokenized(model, [PITCH, {**PITCH, "answer": "lower"}, *ROWS, {**PITCH, "sentence": "the bark [MASK] meow"}])
+    (higher, lower, *_), others = rows, rows[5:]
+    lower["audio_positions"], lower["span_texts"] = lower["audio_positions"][1:], ["hum"]
+    for row in others:
+        row["audio_positions"], row["span_texts"] = [2, 4], ["bark", "meow"]
+    for seed in range(10):
+        hear(model, rows, hearing, seed)
+        assert higher["recordings"][1:] == lower["recordings"]
 
 
 def test_the_oracle_hears_a_recording_of_the_right_label(model):

@@ -14,12 +14,14 @@ def test_paper_values_are_the_defaults():
     config = AudioBertConfig()
     assert (config.lora_rank, config.lora_alpha, config.lora_dropout) == (64, 128, 0.01)
     assert config.lora_target_modules == ["query", "key", "value"]
-    assert (config.injection, config.query_template, config.clap) == ("add", "{span} sound", "laion/clap-htsat-fused")
+    assert (config.injection, config.retrieval_top_k) == ("add", 1)
     assert (config.text_config.hidden_size, config.audio_config.hidden_size) == (768, 768)
 
 
 def test_round_trip_through_json(tmp_path):
-    config = tiny_config(injection="replace", detector_hidden_states=[0, -1], retrieval_top_k=3, clap="a/b")
+    config = tiny_config(
+        injection="replace", detector_hidden_states=[0, -1], retrieval_top_k=3, companions=["tokenizer"]
+    )
     config.save_pretrained(tmp_path)
     assert AudioBertConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
     assert AutoConfig.from_pretrained(tmp_path).to_json_string() == config.to_json_string()
@@ -50,8 +52,12 @@ def test_the_callers_configurations_stay_as_they_are():
         ("detector_num_heads", 3),
         ("detector_threshold", 1.5),
         ("injection", "subtract"),
-        ("query_template", "no place"),
-        ("query_template", "{span} {span}"),
+        ("query_template", "{span} sound"),
+        ("clap_revision", None),
+        ("companions", ["ears"]),
+        ("companions", "tokenizer"),
+        ("trained_on", ["wikitext"]),
+        ("trained_on", [{"name": "wikitext"}]),
         ("retrieval_top_k", 0),
         ("retrieval_top_k", True),
         ("clap", ""),
@@ -62,3 +68,18 @@ def test_the_callers_configurations_stay_as_they_are():
 def test_a_bad_value_is_refused_with_the_name_of_its_field(field, value):
     with pytest.raises(ValueError, match=f"`{field}`"):
         AudioBertConfig(**{field: value})
+
+
+def test_fields_of_earlier_versions_that_nothing_read_are_passed_over(tmp_path):
+    values = {**tiny_config().to_dict(), "query_template": "the noise of {span}", "clap": "a/b", "clap_revision": "abc"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = AudioBertConfig.from_pretrained(tmp_path)
+    assert config.to_dict() == AudioBertConfig.from_pretrained(tmp_path).to_dict()
+    assert not {"query_template", "clap", "clap_revision"} & (set(vars(config)) | set(config.to_dict()))
+    assert (config.companions, config.trained_on) == (None, None)
+
+
+def test_the_texts_a_checkpoint_was_trained_on_survive_json(tmp_path):
+    texts = [{"name": "valid.txt", "sha256": "0" * 64}]
+    tiny_config(trained_on=texts).save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).trained_on == texts

@@ -9,7 +9,8 @@ import torch
 from transformers import BertForMaskedLM
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.modeling.lora_audiobert import lora_layers
+from audiobert.modeling.injection_audiobert import inject
+from audiobert.modeling.lora_audiobert import ADAPTER, lora_layers, lora_switched
 
 from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, original_bert, tiny_config
 from text_fixtures import tiny_tokenizer
@@ -151,15 +152,13 @@ def test_the_control_hears_nothing_but_switches_its_adapter(model):
 def test_the_lora_of_the_hearing_pass_is_pefts(model):
     layer = lora_layers(model)[0]
     x = torch.randn(3, model.config.text_config.hidden_size)
-    from audiobert.modeling.lora_audiobert import lora_switched
-
     with torch.no_grad():
-        delta = layer.get_delta_weight("default")
+        delta = layer.get_delta_weight(ADAPTER)
         expected = torch.nn.functional.linear(x, layer.base_layer.weight + delta, layer.base_layer.bias)
         with lora_switched(True):
             assert torch.allclose(layer(x), expected, atol=1e-4)
         assert torch.equal(layer(x), layer.base_layer(x))
-    assert layer.scaling["default"] == 8 / 4
+    assert layer.scaling[ADAPTER] == 8 / 4
 
 
 def test_without_a_knowledge_base_it_is_bert_with_one_warning(model, bert, caplog):
@@ -254,8 +253,12 @@ def test_two_spans_at_one_token_are_both_added(model):
     batch = batch_of(AUDITORY)
     one, other = torch.randn(2, 12)
     bias = model.audio_projection.bias
-    words = model._inject(
-        model.get_input_embeddings()(batch["input_ids"]), torch.tensor([[1, 1]]), torch.stack([one, other])[None], None
+    words = inject(
+        model.get_input_embeddings()(batch["input_ids"]),
+        torch.tensor([[1, 1]]),
+        torch.stack([one, other]),
+        model.audio_projection,
+        add=True,
     )
     expected = model.get_input_embeddings()(batch["input_ids"])[0, 1] + (one + other) @ model.audio_projection.weight.T
     assert torch.allclose(words[0, 1], expected + 2 * bias, atol=1e-4)

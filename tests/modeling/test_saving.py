@@ -284,7 +284,7 @@ def test_from_standard_checkpoints_with_a_knowledge_base_folder(tmp_path):
         tmp_path / "bert", tmp_path / "ast", tmp_path / "sounds", detector_hidden_size=8
     )
     assert isinstance(model.knowledge_base, AudioBertKnowledgeBase)
-    assert model.config.clap == "tiny-clap"
+    assert model.knowledge_base.config.clap.name == "tiny-clap"
 
 
 def test_resized_embeddings_are_saved(model, tmp_path):

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ...data.auditorybench import MASK, PITCH_ANSWERS, SPLITS, TASKS, read_rows
+from datasets import Features, Value
+
+from ...data.auditorybench import FEATURES, SPLITS, TASKS, check_row, read_rows
+from ...files import sha256_of
 from ...reports.tables import TextTable, plain_markdown
 from .leakage import LeakageReport, leakage
 from .statistics import Statistics, benchmark_statistics
@@ -92,8 +95,9 @@ def write_dataset(
 
     The folder gets `{task}_{split}.csv` with the columns of the published AuditoryBench, `data/{task}/{split}.parquet`
     with sentence (str), answer (str), spans (list of str), task (str) and recordings (list of str), the card
-    `README.md` with a configuration for each task, and `statistics.json`. Other files in it are left alone. All are
-    written before the first earlier one is replaced; the same rows and provenance give the same bytes.
+    `README.md` with a configuration for each task, and `statistics.json`, which also has the sha256 of each file of
+    rows. Other files in it are left alone. All are written before the first earlier one is replaced; the same rows and
+    provenance give the same bytes.
 
     `datasets` knows no empty splits: where a task has no row in a split, the CSV file has a header alone, and the split
     has no Parquet file and is not among those of the card's configuration; a task without any row has no configuration.
@@ -118,7 +122,11 @@ def write_dataset(
             _check_row(row, f"Row {number} of {split}")
     _check_provenance(provenance)
     counted, overlaps = benchmark_statistics(splits), leakage(splits)
-    figures = {"statistics": counted.to_dict(), "leakage": overlaps.to_dict(), "provenance": dict(provenance)}
+    figures: dict[str, Any] = {
+        "statistics": counted.to_dict(),
+        "leakage": overlaps.to_dict(),
+        "provenance": dict(provenance),
+    }
 
     out = Path(out)
     unfinished = out / ".unfinished"
@@ -132,6 +140,11 @@ def write_dataset(
                 _write_csv(unfinished / f"{task}_{split}.csv", rows, task)
                 if rows:
                     _write_parquet(unfinished / _parquet_name(task, split), rows)
+        figures["files"] = {
+            path.relative_to(unfinished).as_posix(): sha256_of(path)
+            for path in sorted(unfinished.rglob("*"))
+            if path.is_file()
+        }
         _write_text(unfinished / STATISTICS_NAME, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
         _write_text(unfinished / CARD_NAME, dataset_card(counted, overlaps, provenance))
         for name in (_parquet_name(task, split) for task in TASKS for split in SPLITS):
@@ -157,11 +170,13 @@ def read_dataset(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is not what it should be (see `load_auditorybench`).
+        ValueError: if a file is not what it should be (see `load_auditorybench`), or not the one that `statistics.json`
+            was written with, as after a crash while a dataset was replaced.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
+    _check_files(folder)
     return {split: [row for task in TASKS for row in _read_part(folder, task, split)] for split in SPLITS}
 
 
@@ -223,11 +238,7 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: the task {task} has a list of {_SPAN_COUNTS[task]} spans, got {spans!r}.")
     for text in (row["sentence"], row["answer"], *spans, *row["recordings"]):
         _check_text(text, where)
-    if MASK not in row["sentence"]:
-        raise ValueError(f"{where}: the sentence {row['sentence']!r} has no {MASK} for the answer.")
-    if not row["answer"].strip() or (task == "pitch" and row["answer"] not in PITCH_ANSWERS):
-        expected = " or ".join(PITCH_ANSWERS) if task == "pitch" else "a word"
-        raise ValueError(f"{where}: the answer must be {expected}, got {row['answer']!r}.")
+    check_row(row["sentence"], row["answer"], task, where)
 
 
 def _check_text(text: Any, where: str) -> None:
@@ -248,6 +259,21 @@ def _check_provenance(provenance: Provenance) -> None:
             raise ValueError(
                 f"The stage {stage['stage']!r} read {stage['read']} rows, but those kept and refused are {lost} fewer."
             )
+
+
+def _check_files(folder: Path) -> None:
+    path = folder / STATISTICS_NAME
+    if not path.is_file():
+        return
+    try:
+        files = json.loads(path.read_text(encoding="utf-8")).get("files", {})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); write the dataset again.") from error
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"No file {folder / name}, which {path.name} counts; write the dataset again.")
+        if sha256_of(folder / name) != digest:
+            raise ValueError(f"{folder / name} is not the file that {path.name} counts; write the dataset again.")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -275,11 +301,7 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], task: str) -> None
     _write_text(path, buffer.getvalue())
 
 
-def _features():
-    from datasets import Features, Value
-
-    from ...data.auditorybench import FEATURES
-
+def _features() -> Features:
     return Features({**FEATURES, "recordings": [Value("string")]})
 
 
@@ -314,7 +336,7 @@ def _read_part(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
 # --- tables of the card ----------------------------------------------------------------------------------------------
 
 
-def _license(provenance: Provenance) -> dict[str, str]:
+def _license(provenance: Provenance) -> dict[str, Any]:
     if "license" in provenance:
         return {"license": provenance["license"]}
     # Fields that the Hub asks for where the license is none that it knows.

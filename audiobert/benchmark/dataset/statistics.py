@@ -124,7 +124,7 @@ def rows_by_task(splits: Mapping[str, Iterable[Row]]) -> dict[str, dict[str, lis
     unknown = [split for split in splits if split not in SPLITS]
     if unknown or not splits:
         raise ValueError(f"The splits of a benchmark are {', '.join(SPLITS)}; got {', '.join(unknown) or 'none'}.")
-    rows = {task: {split: [] for split in SPLITS if split in splits} for task in TASKS}
+    rows: dict[str, dict[str, list[Row]]] = {task: {split: [] for split in SPLITS if split in splits} for task in TASKS}
     for split, part in splits.items():
         for row in part:
             if row["task"] not in rows:

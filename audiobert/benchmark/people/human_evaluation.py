@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.table import Table
 
+from ...reports.tables import TableReport, TextTable
 from .sheets import Option, Question, Sheet, read_sheet, row_id
 
 _QUESTIONS = (
@@ -42,6 +41,9 @@ _INSTRUCTIONS = (
     "Judge alone and by what you know. Leave blank what you cannot judge: it is counted as missing. This browser "
     "remembers your answers; when you are done, download them and send the file back.",
 )
+
+
+_HEADER = ("task", "question", "rows", "mean", "answers", "missing", "Krippendorff's alpha")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class TaskFigures:
 
 
 @dataclass(frozen=True)
-class HumanEvaluation:
+class HumanEvaluation(TableReport):
     """What [`aggregate`] found."""
 
     tasks: dict[str, TaskFigures]
@@ -90,27 +92,9 @@ class HumanEvaluation:
         """Plain dicts, strings and numbers; the accuracy stays between 0 and 1."""
         return asdict(self)
 
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_table(self) -> Table:
-        """A table for `rich`, the accuracy in percent."""
-        table = Table(title=self._title())
-        for name in _HEADER:
-            table.add_column(name, justify="left" if name in _WORDS else "right")
-        for cells in self._cells():
-            table.add_row(*cells)
-        return table
-
-    def to_markdown(self) -> str:
-        """The same table in Markdown."""
-        ruler = ["---" if name in _WORDS else "---:" for name in _HEADER]
-        lines = ["| " + " | ".join(cells) + " |" for cells in (_HEADER, ruler, *self._cells())]
-        return "\n".join([f"{self._title()}:", "", *lines])
-
-    def _title(self) -> str:
-        return f"Human evaluation, {self.annotators} annotator{'s' * (self.annotators != 1)}"
+    def _table(self) -> TextTable:
+        title = f"Human evaluation, {self.annotators} annotator{'s' * (self.annotators != 1)}"
+        return TextTable(title, _HEADER, list(self._cells()), names=2)
 
     def _cells(self) -> Iterator[list[str]]:
         for task, figures in self.tasks.items():
@@ -121,16 +105,12 @@ class HumanEvaluation:
                 else:
                     mean = f"{100 * figure.mean:.1f} %" if question == "accuracy" else f"{figure.mean:.2f} of 3"
                 alpha = f"- ({figure.no_alpha})" if figure.alpha is None else f"{figure.alpha:.3f}"
-                yield [task, f"{figures.rows:,}", question, mean, f"{figure.answers:,}", f"{figure.missing:,}", alpha]
-
-
-_HEADER = ["task", "rows", "question", "mean", "answers", "missing", "Krippendorff's alpha"]
-_WORDS = ("task", "question")
+                yield [task, question, f"{figures.rows:,}", mean, f"{figure.answers:,}", f"{figure.missing:,}", alpha]
 
 
 def sample_for_evaluation(
-    rows_by_task: Mapping[str, Iterable[dict]], *, per_task: int = 100, seed: int = 42
-) -> dict[str, list[dict]]:
+    rows_by_task: Mapping[str, Iterable[Mapping[str, Any]]], *, per_task: int = 100, seed: int = 42
+) -> dict[str, list[Mapping[str, Any]]]:
     """
     Draws rows of each task without replacement, all of a task that has fewer than `per_task`.
 
@@ -153,7 +133,7 @@ def sample_for_evaluation(
 
 
 def write_sheets(
-    sample: Mapping[str, Sequence[dict]], folder: str | Path, annotators: int = 3, *, seed: int = 42
+    sample: Mapping[str, Sequence[Mapping[str, Any]]], folder: str | Path, annotators: int = 3, *, seed: int = 42
 ) -> list[tuple[Path, Path]]:
     """
     Writes `annotator-1.csv` and `annotator-1.html`, and so on: each annotator fills in one of the two.

@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...csv_files import read_csv
 from ...files import whole_file
 from ...reports.pages import write_page
 
 COMMENT = "comment"
+
+# What a spreadsheet takes for a formula, whatever it does then: a comment of a stranger may hold one.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_MADE_PLAIN = re.compile(r"'+[=+\-@\t\r\n]")
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Sheet:
         with whole_file(path, encoding="utf-8-sig", errors="replace") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows({column: plain_cell(text) for column, text in row.items()} for row in self.rows)
         return path
 
     def _to_fill_in(self) -> list[str]:
@@ -86,6 +92,15 @@ def row_id(row: Mapping[str, Any]) -> str:
     content = json.dumps([row["sentence"], row["answer"]]).encode()
     # A letter comes first, as spreadsheets take digits with an "e" among them for a number.
     return "r" + hashlib.sha256(content).hexdigest()[:12]
+
+
+def plain_cell(text: str) -> str:
+    """The text as no spreadsheet takes it for a formula, an apostrophe before it; `original_cell` undoes it."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def original_cell(text: str) -> str:
+    return text[1:] if _MADE_PLAIN.match(text) else text
 
 
 def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -101,29 +116,17 @@ def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no sheet {path}.")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        try:
-            header = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), strict=True)
-            missing = {"id", *columns} - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(
-                    f"{path}: no column {', '.join(sorted(missing))}; its columns are {reader.fieldnames or 'none'}."
-                )
-            seen: dict[str, int] = {}
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                # A row that is too long or too short shows as the key or the value None.
-                if None in row or None in row.values():
-                    raise ValueError(f"{where}: the row has more or fewer fields than the header.")
-                if not row["id"].strip():
-                    raise ValueError(f"{where}: the id is blank; leave that column as it was.")
-                if row["id"] in seen:
-                    raise ValueError(f"{where}: the id {row['id']!r} stands in line {seen[row['id']]} already.")
-                seen[row["id"]] = reader.line_num
-                yield where, row
-        except csv.Error as error:
-            raise ValueError(f"{path}: no valid CSV ({error}).") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not encoded in UTF-8 ({error.reason}); save it as UTF-8.") from error
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+    seen: dict[str, int] = {}
+    for row in read_csv(path, ("id", *columns), delimiter=max(",;\t", key=header.count)):
+        where = f"{path}, line {row.line}"
+        if row.misfit is not None:
+            raise ValueError(f"{where}: the row has more or fewer fields than the header: {row.misfit}.")
+        cells = {column: original_cell(text) for column, text in row.cells.items()}
+        if not cells["id"].strip():
+            raise ValueError(f"{where}: the id is blank; leave that column as it was.")
+        if cells["id"] in seen:
+            raise ValueError(f"{where}: the id {cells['id']!r} stands in line {seen[cells['id']]} already.")
+        seen[cells["id"]] = row.line
+        yield where, cells

@@ -183,7 +183,8 @@ def commit_of(dataset_id: str, token: str | bool | None) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return HfApi(token=token).dataset_info(dataset_id).sha
+        # The Hub names the commit of whatever it has.
+        return str(HfApi(token=token).dataset_info(dataset_id).sha)
     except Exception as error:
         raise OSError(
             f"{dataset_id!r} is no file or folder here, and no dataset of that name was found on the Hub: {error}"

@@ -92,7 +92,7 @@ class Archive:
             archive = tarfile.open(fileobj=self._file, mode="r:")
             while (member := archive.next()) is not None:
                 # tarfile keeps all members; only the last one is needed to go on.
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
                 if member.offset_data + member.size > size:
                     raise DamagedArchiveError(self.path, f"it is cut off within {member.name}")
                 if member.isfile() and not os.path.basename(member.name).startswith("."):

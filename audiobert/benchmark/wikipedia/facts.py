@@ -1,12 +1,11 @@
 """The Wikipedia sets: animals and their sounds, and the ranges of instruments and voices (paper, section II-A).
 
-The facts stand in two small tables beside this module, `wikipedia_tables/`; `tables.json` there says where they come
-from and of what day they are. `wikipedia_refresh` makes such tables anew out of Wikipedia's pages.
+The facts stand in two small tables beside this module, in `tables/`; `tables.json` there says where they come from and
+of what day they are. `refresh` makes such tables anew out of Wikipedia's pages.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -14,9 +13,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+from ...csv_files import read_csv
 from ...data.auditorybench import MASK
-from ...llm.replies import shares_word
 from ..stages import Refusal
+from ..writing.checks import shares_word
 
 TABLES = Path(__file__).with_name("tables")
 ANIMAL_TABLE = "animal_sounds.csv"
@@ -171,21 +171,14 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tup
     if not path.is_file():
         raise FileNotFoundError(f"There is no table {path}; it has to be a CSV file with {', '.join(columns)}.")
     empty = True
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(f"{path} has no column {', '.join(missing)}; its columns are {reader.fieldnames}.")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                fields = tuple((row[column] or "").strip() for column in columns)
-                if not all(fields):
-                    absent = ", ".join(column for column, value in zip(columns, fields, strict=True) if not value)
-                    raise ValueError(f"{where}: the row has no {absent}.")
-                empty = False
-                yield where, fields
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, after line {reader.line_num}: no CSV in UTF-8 ({error}).") from error
+    for row in read_csv(path, columns):
+        where = f"{path}, line {row.line}"
+        fields = tuple(row.cells[column].strip() for column in columns)
+        if absent := [column for column, value in zip(columns, fields, strict=True) if not value]:
+            raise ValueError(f"{where}: the row has no {', '.join(absent)}.")
+        if row.misfit is not None:
+            raise ValueError(f"{where}: {row.misfit}.")
+        empty = False
+        yield where, fields
     if empty:
         raise ValueError(f"{path} has no rows below its header.")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...llm.client import Sampling
-from ...llm.replies import check_sentence, find_span, labelled_values, shares_word, shorten, singular_forms, words_of
-from ...llm.templates import TEMPLATE_FOLDER, fill
+from ...llm.replies import shorten, singular_forms, words_of
+from ...llm.templates import fill
 from ..dataset.splitting import normalise_sentence
 from ..stages import Refusal
+from . import TEMPLATES
 from .categories import record_values
+from .checks import check_sentence, find_span, labelled_values, reply_to, shares_word
 
 if TYPE_CHECKING:
     from ...llm.client import ChatModel
@@ -33,6 +36,32 @@ class AnimalPrompt(NamedTuple):
     span: str
 
 
+@dataclass
+class AnimalRow:
+    """What became of a record of an animal.
+
+    Attributes:
+        recordings: the one id.
+        category: of the record.
+        task: always "animal".
+        sentence: with one `[MASK]`; None, as `answer` and `spans`, where the reply was refused.
+        answer: in lower case.
+        spans: the one, as the sentence has it.
+        reply: as the model wrote it; None where there is none.
+        refusal, detail: why the row goes no further; None of one that does.
+    """
+
+    recordings: list[str]
+    category: str
+    task: str = "animal"
+    sentence: str | None = None
+    answer: str | None = None
+    spans: list[str] | None = None
+    reply: str | None = None
+    refusal: str | None = None
+    detail: str = ""
+
+
 def animal_prompts(rows: Iterable[dict], chat: ChatModel, template: str, stop_list: frozenset[str]) -> Iterator[dict]:
     """Asks for a prompt on every record of an animal; one row for each, in their order.
 
@@ -43,31 +72,19 @@ def animal_prompts(rows: Iterable[dict], chat: ChatModel, template: str, stop_li
         stop_list: the answers that no prompt may have, as `load_stop_list` reads them.
 
     Returns:
-        Rows with `recordings` (list of the one id), `task` ("animal"), `category`, `sentence` (with one `[MASK]`),
-        `answer` (lower case), `spans` (list of the one span; these three None if refused), `reply` (as the model wrote
-        it), `refusal` and `detail`.
+        The fields of an `AnimalRow` for each record.
     """
 
     async def work(row: dict) -> dict:
-        result = {
-            "recordings": [row["id"]],
-            "task": "animal",
-            "category": row["category"],
-            "sentence": None,
-            "answer": None,
-            "spans": None,
-            "reply": None,
-            "refusal": None,
-            "detail": "",
-        }
+        result = AnimalRow([row["id"]], row["category"])
         try:
             values = {**record_values(row), "category": row["category"]}
-            result["reply"] = await chat.reply(fill(template, values), SAMPLING)
-            prompt = parse_animal_prompt(result["reply"], stop_list)
-            result.update(sentence=prompt.sentence, answer=prompt.answer, spans=[prompt.span])
+            result.reply = await reply_to(chat, fill(template, values), SAMPLING)
+            prompt = parse_animal_prompt(result.reply, stop_list)
+            result.sentence, result.answer, result.spans = prompt.sentence, prompt.answer, [prompt.span]
         except Refusal as refusal:
-            result["refusal"], result["detail"] = refusal.reason, refusal.detail
-        return result
+            result.refusal, result.detail = refusal.reason, refusal.detail
+        return asdict(result)
 
     return chat.map(work, rows)
 
@@ -109,7 +126,7 @@ def load_stop_list(path: Path | None = None) -> frozenset[str]:
         FileNotFoundError: there is no such file.
         ValueError: an entry has anything but English letters, with the file and the line.
     """
-    source = TEMPLATE_FOLDER / STOP_LIST if path is None else path
+    source = TEMPLATES / STOP_LIST if path is None else path
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -5,25 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...data.auditorybench import MASK, PITCH_ANSWERS
 from ...llm.client import Sampling
-from ...llm.replies import (
-    DECLINED,
-    check_sentence,
-    find_span,
-    labelled_values,
-    lines_of,
-    shorten,
-    value_of,
-    words_of,
-)
+from ...llm.replies import DECLINED, lines_of, shorten, value_of, words_of
 from ...llm.templates import fill
 from ..dataset.splitting import normalise_sentence
 from ..stages import Refusal
 from .categories import record_values
+from .checks import check_sentence, find_span, labelled_values, reply_to
 
 if TYPE_CHECKING:
     from ...llm.client import ChatModel
@@ -56,6 +49,36 @@ class PitchPrompt(NamedTuple):
     sentence: str
     answer: str
     spans: tuple[str, str]
+
+
+@dataclass
+class ComparisonRow:
+    """What became of a pair.
+
+    Attributes:
+        recordings: the two ids.
+        root: their main category.
+        pitch_1, pitch_2: their measured pitches in Hz.
+        task: always "pitch".
+        sentence: with one `[MASK]`; None, as `answer` and `spans`, where the first reply was no good prompt.
+        answer: "higher" or "lower".
+        spans: the two, as the sentence has them.
+        reply, blind_reply: as the model wrote them; None where it was not asked.
+        refusal, detail: why the row goes no further; None of one that does.
+    """
+
+    recordings: list[str]
+    root: str
+    pitch_1: float
+    pitch_2: float
+    task: str = "pitch"
+    sentence: str | None = None
+    answer: str | None = None
+    spans: list[str] | None = None
+    reply: str | None = None
+    blind_reply: str | None = None
+    refusal: str | None = None
+    detail: str = ""
 
 
 def make_pairs(
@@ -165,7 +188,7 @@ def pair_off(
             (waiting.append if partner.hz >= waiting[-1].hz else waiting.appendleft)(partner)
         kept.append((one, other))
     # In the order of the lot again, within a pair too: else the lower one would come first more often.
-    return sorted(tuple(sorted(pair)) for pair in kept), sorted(waiting)
+    return sorted((min(pair), max(pair)) for pair in kept), sorted(waiting)
 
 
 def compare(rows: Iterable[dict], chat: ChatModel, template: str, blind_template: str) -> Iterator[dict]:
@@ -181,41 +204,25 @@ def compare(rows: Iterable[dict], chat: ChatModel, template: str, blind_template
         blind_template: the instruction for answering, with the placeholders of `BLIND_PLACEHOLDERS`.
 
     Returns:
-        Rows with `recordings` (list of two ids), `task` ("pitch"), `root`, `pitch_1` and `pitch_2` (Hz), `sentence`
-        (with one `[MASK]`), `answer` ("higher" or "lower"), `spans` (list of two; these three None if the first reply
-        was no good prompt), `reply` and `blind_reply` (as the model wrote them, None if not asked), `refusal` and
-        `detail`.
+        The fields of a `ComparisonRow` for each pair.
     """
 
     async def work(row: dict) -> dict:
-        result = {
-            "recordings": row["recordings"],
-            "task": "pitch",
-            "root": row["root"],
-            "pitch_1": row["pitch_1"],
-            "pitch_2": row["pitch_2"],
-            "sentence": None,
-            "answer": None,
-            "spans": None,
-            "reply": None,
-            "blind_reply": None,
-            "refusal": None,
-            "detail": "",
-        }
+        result = ComparisonRow(row["recordings"], row["root"], row["pitch_1"], row["pitch_2"])
         measured = "higher" if row["pitch_1"] > row["pitch_2"] else "lower"
         try:
-            result["reply"] = await chat.reply(fill(template, pair_values(row)), SAMPLING)
-            prompt = parse_pitch_prompt(result["reply"])
-            result.update(sentence=prompt.sentence, answer=prompt.answer, spans=list(prompt.spans))
+            result.reply = await reply_to(chat, fill(template, pair_values(row)), SAMPLING)
+            prompt = parse_pitch_prompt(result.reply)
+            result.sentence, result.answer, result.spans = prompt.sentence, prompt.answer, list(prompt.spans)
             if prompt.answer != measured:
                 raise Refusal("the answer is not the direction measured", f"measured {measured}")
             blind = {"prompt": prompt.sentence, "span_1": prompt.spans[0], "span_2": prompt.spans[1]}
-            result["blind_reply"] = await chat.reply(fill(blind_template, blind), SAMPLING)
-            if parse_direction(result["blind_reply"]) != measured:
+            result.blind_reply = await reply_to(chat, fill(blind_template, blind), SAMPLING)
+            if parse_direction(result.blind_reply) != measured:
                 raise Refusal("the blind answer is not the direction measured", f"measured {measured}")
         except Refusal as refusal:
-            result["refusal"], result["detail"] = refusal.reason, refusal.detail
-        return result
+            result.refusal, result.detail = refusal.reason, refusal.detail
+        return asdict(result)
 
     return chat.map(work, rows)
 

@@ -6,6 +6,8 @@ import io
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiobert.benchmark import pitch
 from audiobert.benchmark.pitch import NoPitch, PitchSettings, measure_pitch, measure_pitches
 
 from audio_fixtures import tone
@@ -186,3 +189,15 @@ def test_real_recordings() -> None:
     assert len(rows) == len(sample)
     assert all(row["refusal"] or 37 < row["pitch_hz"] < 4300 for row in rows)
     assert any(row["refusal"] is None for row in rows)
+
+
+def test_a_process_that_measures_loads_no_model_and_no_data_sets() -> None:
+    """Each of many takes what it loads in memory, and seconds to start. What the package itself loads is not ours."""
+    package = Path(pitch.__file__).parents[1]
+    code = (
+        "import sys, types; package = types.ModuleType('audiobert'); package.__path__ = [sys.argv[1]]; "
+        "sys.modules['audiobert'] = package; import audiobert.benchmark.pitch, audiobert.sounds.recordings; "
+        "print(*{'torch', 'transformers', 'datasets', 'pyarrow'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout.split()) == (0, []), run.stderr

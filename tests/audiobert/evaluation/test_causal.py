@@ -9,10 +9,11 @@ from datasets import DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.data.auditorybench import load_auditorybench
-from audiobert.evaluation.causal import load_causal, predict_causal
+from audiobert.evaluation.causal import predict_causal
 from audiobert.evaluation.predictions import RowPrediction
-from audiobert.evaluation.prompting import filled_sentence, load_prompt
-from audiobert.language_models.likelihood import text_ids
+from audiobert.evaluation.prompting import load_prompt
+from audiobert.language_models.causal import load_causal, text_ids
+from audiobert.language_models.likelihood import filled_sentence
 
 from causal_fixtures import FAMILIES, make_causal, rig
 from text_fixtures import write_auditorybench

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from audiobert.evaluation.causal import load_causal
 from audiobert.evaluation.choices import (
     LETTERS,
     ChoiceRow,
@@ -21,8 +20,8 @@ from audiobert.evaluation.choices import (
     choose_served,
     load_choices,
 )
-from audiobert.evaluation.prompting import filled_sentence
-from audiobert.language_models.likelihood import text_ids
+from audiobert.language_models.causal import load_causal, text_ids
+from audiobert.language_models.likelihood import filled_sentence
 from audiobert.llm.client import ChatModel
 from audiobert.llm.reply_log import ReplyLog
 

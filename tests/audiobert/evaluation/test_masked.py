@@ -14,7 +14,9 @@ from transformers import BertForMaskedLM, BertTokenizer
 from audiobert import AudioBertForMaskedLM
 from audiobert.data.auditorybench import FEATURES, load_auditorybench
 from audiobert.data.batches import tokenize_auditorybench
+from audiobert.evaluation import masked
 from audiobert.evaluation.masked import EvaluationResult, Scores, evaluate_detector, evaluate_model
+from audiobert.hearing import hear
 
 from model_fixtures import hearing_audiobert
 from text_fixtures import tiny_bert, tiny_tokenizer, write_auditorybench
@@ -325,23 +327,48 @@ def test_rows_are_what_was_answered_and_sum_up_to_the_scores(tokenizer, bench, m
     assert "rows" not in cat.to_dict() and "sentence" not in cat.to_json()
 
 
-def test_a_split_higher_with_audio(bench, model):
-    """Where it takes several masks, each answer's sentence is heard by itself."""
+def with_split_higher() -> tuple[AudioBertForMaskedLM, BertTokenizer]:
     words = [token for token in tiny_tokenizer(["high", "##er"]).get_vocab() if token != "higher"]
     tokenizer = BertTokenizer(vocab={token: index for index, token in enumerate(words)})
     hearing = hearing_audiobert()
     assert len(tokenizer) == len(tiny_tokenizer()) + 1
     hearing.resize_token_embeddings(len(tokenizer))
     hearing.tokenizer = tokenizer
+    return hearing, tokenizer
+
+
+def test_a_split_higher_with_audio(bench, model):
+    """Where it takes several masks, each answer's sentence is heard by itself."""
+    hearing, tokenizer = with_split_higher()
     with Spy(hearing) as spy:
         result = evaluate_model(hearing, tokenizer, bench["dev"], spans="gold", progress=False, batch_size=9)
-    first, second = (inputs for inputs, _ in spy.calls[2:])
-    assert [len(inputs["input_ids"]) for inputs, _ in spy.calls] == [5, 2, 5, 2]
+    first, second = (inputs for inputs, _ in spy.calls[1:])
+    assert [len(inputs["input_ids"]) for inputs, _ in spy.calls] == [7, 5, 2]
     masks = [(inputs["input_ids"] == tokenizer.mask_token_id).sum(1).tolist() for inputs in (first, second)]
     of_pitch = (first["audio_positions"] >= 0).all(1).nonzero()[:, 0].tolist()
     assert sorted(masks[0][row] for row in of_pitch) == sorted(masks[1]) == [1, 2]
     assert (second["audio_positions"] >= 0).all() and second["audio_embeds"].abs().sum() > 0
     assert result.scores["data"]["pitch"].correct == sum(row.correct for row in result.rows[3:])
+
+
+@pytest.mark.parametrize("hearing", ["random", "other-span"])
+def test_a_control_hears_the_same_in_a_row_with_either_answer(bench, hearing, monkeypatch):
+    model, tokenizer = with_split_higher()
+    listened = []
+
+    def note(model, given, *settings):
+        similarities = hear(model, given, *settings)
+        listened.append({(row["sentence"], row["answer"]): row["recordings"] for row in given})
+        return similarities
+
+    monkeypatch.setattr(masked, "hear", note)
+    pitch = bench["dev"].filter(lambda row: row["task"] == "pitch")
+    evaluate_quietly(model, tokenizer, pitch, hearing=hearing, spans="gold")
+    # Both are drawn from the same sounds, as they are drawn in one go.
+    (heard,) = listened
+    assert len(heard) == 2 * len(pitch)
+    for sentence in pitch["sentence"]:
+        assert heard[sentence, "higher"] == heard[sentence, "lower"]
 
 
 @pytest.fixture
@@ -355,13 +382,38 @@ def result() -> EvaluationResult:
 def test_results_as_json_and_markdown(result):
     assert json.loads(result.to_json()) == result.to_dict()
     assert result.to_dict()["scores"]["test"]["animal"]["correct"] == 444
-    lines = result.to_markdown().splitlines()
+    lines = result.to_markdown(titled=True).splitlines()
     assert lines[0] == "AuditoryBench, audio on, detected spans:"
     assert lines[4:] == [
         "| test | animal | 1,211 | 36.66 | 90.00 | 80.00 | 85.00 | 70.00 | 1,123 | 1,100 | 88 |",
         "| wiki | animal | 1,211 | 36.66 | - | - | - | - | 1,123 | - | 88 |",
     ]
     assert len({line.count("|") for line in lines[2:]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        ({}, "AuditoryBench, AudioBertForMaskedLM, audio on, detected spans"),
+        ({"spans": "gold"}, "AuditoryBench, AudioBertForMaskedLM, audio on, gold spans"),
+        ({"hearing": "random"}, "AuditoryBench, AudioBertForMaskedLM, audio on, random heard, detected spans"),
+        ({"audio": "off"}, "AuditoryBench, AudioBertForMaskedLM, audio off, detected spans"),
+    ],
+)
+def test_a_table_says_what_was_evaluated(options, title, tokenizer, bench, model):
+    found = evaluate_model(model, tokenizer, bench["dev"], progress=False, **options)
+    assert found.to_markdown(titled=True).splitlines()[0] == f"{title}:"
+
+
+def test_a_table_says_of_a_plain_model_that_it_has_no_audio(tokenizer, bench):
+    found = evaluate_model(tiny_bert(len(tokenizer)), tokenizer, bench["dev"], progress=False)
+    assert found.to_markdown(titled=True).splitlines()[0] == "AuditoryBench, BertForMaskedLM, no audio:"
+    assert {found.to_dict()[name] for name in ("audio", "spans", "hearing")} == {"none"}
+    control = hearing_audiobert(injection="none")
+    for hearing, title in (("retrieved", "no audio, "), ("label-text", "no audio, label-text heard, ")):
+        found = evaluate_model(control, tokenizer, bench["dev"], hearing=hearing, progress=False)
+        expected = f"AuditoryBench, AudioBertForMaskedLM, {title}detected spans:"
+        assert found.to_markdown(titled=True).splitlines()[0] == expected
 
 
 def test_results_as_a_table(result):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import BertForMaskedLM
 
 from audiobert import AudioBertForMaskedLM, bundled
@@ -17,11 +20,13 @@ from audiobert.evaluation.preservation import (
     PLAIN_BERT,
     Preservation,
     false_alarms,
+    files_trained_on,
     identical_answers,
     measure_preservation,
     original_bert,
     pseudo_perplexity,
 )
+from audiobert.files import sha256_of
 from audiobert.modeling.lora_audiobert import lora_switched
 
 from model_fixtures import AUDITORY, hearing_audiobert
@@ -181,6 +186,25 @@ def test_all_together_as_a_table_and_from_json(trained: AudioBertForMaskedLM) ->
         f"| pseudo-perplexity, plain BERT | {measured.pseudo_perplexity[PLAIN_BERT].value:.3f} |"
         in measured.to_markdown()
     )
+
+
+def test_a_text_that_the_model_was_trained_on_is_said_to_be_one(model: AudioBertForMaskedLM, tmp_path: Path) -> None:
+    for name, text in (("seen.txt", "the duck"), ("new.txt", "the dog"), ("copy.txt", "the duck")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    seen, new, copy = (tmp_path / name for name in ("seen.txt", "new.txt", "copy.txt"))
+    assert files_trained_on(model, [seen, new]) == [], "a model that says nothing of its training"
+    model.config.trained_on = [{"name": "wiki.train.txt", "sha256": sha256_of(seen)}]
+    assert files_trained_on(model, [seen, new, copy]) == [seen, copy]
+    for files, trained_on in (([seen, new], True), ([new], False), ([], False)):
+        measured = measure_preservation(model, PASSAGES, PASSAGES[:1], progress=False, files=files)
+        assert measured.trained_on_this_text == measured.to_dict()["trained_on_this_text"] == trained_on
+        assert Preservation.from_dict(json.loads(measured.to_json())) == measured
+        console = Console(width=200, file=io.StringIO())
+        console.print(measured.to_table())
+        for text in (measured.to_markdown(), console.file.getvalue()):
+            assert ("The model was trained on this text" in text) == trained_on
+    older = {name: value for name, value in measured.to_dict().items() if name != "trained_on_this_text"}
+    assert Preservation.from_dict(older) == measured
 
 
 def test_what_cannot_be_measured_is_said(trained: AudioBertForMaskedLM) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from audiobert.evaluation.causal import load_causal
-from audiobert.language_models.likelihood import Blank, Likelihood, likelihoods, text_ids
+from audiobert.language_models.causal import load_causal, text_ids
+from audiobert.language_models.likelihood import Blank, Likelihood, likelihoods
 
-from causal_fixtures import FAMILIES, make_causal
+from causal_fixtures import FAMILIES, cache_in, make_causal
 from text_fixtures import tiny_bert, tiny_tokenizer
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+NAMES = ("cache", "past_key_values")
 ANSWERS = ["cat", "dog", "duckling", "barn owl", "duck"]
 BLANKS = [
     Blank("Meow is the sound a [MASK] makes.", ANSWERS),
@@ -89,6 +93,45 @@ def test_the_model_goes_back_to_training(loaded: Loaded) -> None:
 
     assert model.training and not model.base_model.training
     model.eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_answers_share_is_read_once_whatever_the_argument_is_called(tmp_path: Path, name: str) -> None:
+    """`cache` from transformers 5.24 on, `past_key_values` before."""
+    model, tokenizer = load_causal(make_causal(tmp_path, "llama"))
+    expected = likelihoods(model, tokenizer, BLANKS, batch_size=64)
+    read = as_named(model, name)
+
+    found = likelihoods(model, tokenizer, BLANKS[:1], batch_size=2)
+
+    (shared, *rests), beginning = read, text_ids(tokenizer, [BLANKS[0].beginning])[0]
+    assert shared == (1, len(beginning) - 1)
+    longest = max(len(ids) for ids in text_ids(tokenizer, BLANKS[0].texts))
+    assert [rows for rows, _ in rests] == [2, 2, 1]
+    assert max(tokens for _, tokens in rests) == longest - len(beginning) + 1
+    assert [score.total for score in found[0]] == pytest.approx([score.total for score in expected[0]], abs=1e-3)
+
+
+def as_named(model: PreTrainedModel, name: str) -> list[tuple[int, int]]:
+    """Has the model take and give its cache by this name alone. Returns the shapes of what it will have read."""
+    original, read = model.forward, []
+
+    def answer(input_ids: torch.Tensor, given: Any, **kwargs: Any) -> SimpleNamespace:
+        read.append(tuple(input_ids.shape))
+        theirs = {} if given is None else {next(n for n in NAMES if n in signature(original).parameters): given}
+        output = original(input_ids=input_ids, **theirs, **kwargs)
+        return SimpleNamespace(logits=output.logits, **{name: cache_in(output.get)})
+
+    def new(input_ids: torch.Tensor, cache: Any = None, attention_mask: Any = None, use_cache: Any = None) -> Any:
+        return answer(input_ids, cache, attention_mask=attention_mask, use_cache=use_cache)
+
+    def old(
+        input_ids: torch.Tensor, past_key_values: Any = None, attention_mask: Any = None, use_cache: Any = None
+    ) -> Any:
+        return answer(input_ids, past_key_values, attention_mask=attention_mask, use_cache=use_cache)
+
+    model.forward = {"cache": new, "past_key_values": old}[name]
+    return read
 
 
 def test_a_text_beyond_the_context_is_refused(loaded: Loaded) -> None:

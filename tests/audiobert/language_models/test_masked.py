@@ -37,7 +37,8 @@ from audiobert.data.auditorybench import FEATURES, MASK, PITCH_ANSWERS
 from audiobert.data.batches import tokenize_auditorybench
 from audiobert.data.masking import mask_answers
 from audiobert.evaluation.masked import evaluate_model
-from audiobert.language_models.masked import context_length, load_masked, logits_of_columns
+from audiobert.language_models.masked import context_length, load_masked
+from audiobert.language_models.modes import logits_of_columns
 
 from text_fixtures import tiny_bert, tiny_bert_config, tiny_tokenizer
 

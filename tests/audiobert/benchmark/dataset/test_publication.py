@@ -236,7 +236,7 @@ def test_the_card_tells_what_was_done_from_what_was_not(tmp_path):
         ({**animal(), "spans": [None]}, "expected text, got None"),
         ({**animal(), "recordings": [7]}, "expected text, got 7"),
         (animal("A cat."), r"the sentence 'A cat.' has no \[MASK\]"),
-        (animal(answer=" "), "the answer must be a word, got ' '"),
+        (animal(answer=" "), "Row 1 of dev: the answer is empty"),
         ({**pitch(), "answer": "louder"}, "the answer must be higher or lower, got 'louder'"),
         (animal(span="a\0b"), r"'a\\x00b' holds a character that no file"),
         (animal(span="\ud83d"), r"'\\ud83d' holds a character that no file"),
@@ -266,8 +266,37 @@ def test_a_damaged_or_missing_file_is_named(tmp_path):
         read_dataset(tmp_path / "nowhere")
     path = published(tmp_path) / "data" / "pitch" / "dev.parquet"
     path.write_bytes(b"no Parquet")
-    with pytest.raises(ValueError, match=r"dev\.parquet is not a Parquet file"):
+    with pytest.raises(ValueError, match=r"dev\.parquet is not the file that statistics\.json counts"):
         read_dataset(tmp_path)
     path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"dev\.parquet, which statistics\.json counts"):
+        read_dataset(tmp_path)
+    (tmp_path / "statistics.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"dev\.parquet, though pitch_dev\.csv has rows"):
         read_dataset(tmp_path)
+    path.write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match=r"dev\.parquet is not a Parquet file"):
+        read_dataset(tmp_path)
+    (tmp_path / "statistics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"statistics\.json is damaged"):
+        read_dataset(tmp_path)
+
+
+def test_rows_that_were_replaced_without_their_counts_are_not_taken_for_theirs(tmp_path, monkeypatch):
+    """A crash while one dataset takes the place of another."""
+    published(tmp_path)
+    replace, replaced = publication.os.replace, []
+
+    def crash(source, target):
+        if len(replaced) == 5:
+            raise OSError("power cut")
+        replaced.append(replace(source, target))
+
+    monkeypatch.setattr(publication.os, "replace", crash)
+    with pytest.raises(OSError, match="power cut"):
+        published(tmp_path, {**benchmark(), "train": [animal()]})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"is not the file that statistics\.json counts; write the dataset again"):
+        read_dataset(tmp_path)
+    published(tmp_path, {**benchmark(), "train": [animal()]})
+    assert len(read_dataset(tmp_path)["train"]) == 1

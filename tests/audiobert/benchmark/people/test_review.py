@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from audiobert.benchmark.people.review import read_decisions, write_review
-from audiobert.benchmark.people.sheets import row_id
+from audiobert.benchmark.people.sheets import original_cell, plain_cell, read_sheet, row_id
 
 HOSTILE = '</script><script>alert("1")</script> <!-- <b>&amp; [MASK], "quoted"\nand a second line é'
 
@@ -112,6 +112,25 @@ def test_decisions_come_back(tmp_path: Path) -> None:
     ]
     assert reviewed[0] == rows[0]
     assert reviewed[1] == {**rows[1], "refusal": "dropped in the review", "detail": "no such sound"}
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''-1", "'tis", "1=1", "", "\n=1"]
+
+
+def test_no_cell_is_a_formula_for_a_spreadsheet_and_all_come_back(tmp_path: Path) -> None:
+    """Neither what an LLM wrote nor what a person comments."""
+    rows = [row(f"{formula} [MASK]", answer=f"{formula}dog", category=formula) for formula in FORMULAS]
+    sheet, _ = write_review(rows, tmp_path)
+    assert [cell for line in read_csv(sheet) for cell in line.values() if cell[:1] in tuple("=+-@\t\r\n")] == []
+    comments = [f"{formula} no" for formula in FORMULAS]
+    reviewed, _ = read_decisions(fill_in(sheet, ["no"] * len(rows), comments), rows)
+    assert [row["answer"] for row in reviewed] == [row["answer"] for row in rows]
+    write_review(rows, tmp_path)
+    assert [cell for line in read_csv(sheet) for cell in line.values() if cell[:1] in tuple("=+-@\t\r\n")] == []
+    for text in (*FORMULAS, *map(plain_cell, FORMULAS)):
+        assert original_cell(plain_cell(text)) == text
+    read = [line["category"] for _, line in read_sheet(sheet, ("category",))]
+    assert read == FORMULAS
 
 
 @pytest.mark.parametrize("word", ["yes", "Y", "1", "TRUE", " yes "])
@@ -219,7 +238,7 @@ def test_files_that_are_no_sheet(tmp_path: Path) -> None:
         read_decisions(tmp_path / "empty.csv", ROWS)
     sheet, _ = write_review([row("Miaou é is a [MASK].")], tmp_path)
     sheet.write_bytes(sheet.read_text(encoding="utf-8-sig").encode("latin-1"))
-    with pytest.raises(ValueError, match="not encoded in UTF-8"):
+    with pytest.raises(ValueError, match="line 2: byte 0xe9 at position .* is no UTF-8"):
         read_decisions(sheet, ROWS)
     with pytest.raises(ValueError, match="no row to review"):
         write_review([], tmp_path)

@@ -175,7 +175,8 @@ def test_the_direction_of_two_ranges(first: str, second: str, answer: str) -> No
             "line 3: the range of 'bass' is upside down, C7 lies above C4",
         ),
         ("name,lowest,highest\nflute,C4,C7\nflute,C4,D7\n", "line 3: 'flute' stands there twice"),
-        ('name,lowest,highest\n"flute,C4,C7\n', "no CSV in UTF-8"),
+        ('name,lowest,highest\n"flute,C4,C7\n', "line 2: a quotation mark opens a cell"),
+        ("name,lowest,highest\nflute,C4,C7,C8\n", "line 2: 4 cells under 3 columns"),
     ],
 )
 def test_pitch_tables_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
@@ -196,7 +197,7 @@ def test_animal_tables_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 2: the row has no sound"):
         read_animal_sounds(path)
     path.write_bytes("animal,sound\nkäfer,brumm\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="no CSV in UTF-8"):
+    with pytest.raises(ValueError, match="mine.csv, line .*: byte 0x.* is no UTF-8"):
         read_animal_sounds(path)
 
 

@@ -1,0 +1,1 @@
+../../modeling/companions_audiobert.py

@@ -1,0 +1,1 @@
+../../modeling/injection_audiobert.py
