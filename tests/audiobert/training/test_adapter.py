@@ -1,6 +1,7 @@
 """The recipes: they train what they say, and the control differs by its audio alone."""
 
 import copy
+import dataclasses
 import math
 import pickle
 
@@ -138,6 +139,15 @@ def test_rows_whose_answer_was_cut_off_train_nothing_and_break_nothing(audio, mo
     scores = train_audiobert(model, DatasetDict({"train": rows, "dev": data["dev"]}), args, audio=audio)
     assert changed(before, model) == set()
     assert all(math.isfinite(value) for value in scores.values())
+
+
+def test_the_encoder_is_trained_as_the_knowledge_base_was_built(model, data, audio_dir, tmp_path):
+    sounds = model.knowledge_base
+    config = dataclasses.replace(sounds.config, audio_pooling="sounding")
+    parts = (sounds.index, sounds.audio_embeddings, sounds.metadata, sounds.query_encoder)
+    model.set_knowledge_base(type(sounds)(config, *parts))
+    with pytest.raises(ValueError, match="pooling 'sounding': build one with 'mean'"):
+        train_audiobert(model, data, audiobert_arguments(tmp_path), audio="trained", audio_dir=audio_dir)
 
 
 def test_plain_trainer_without_recipes(model, data, tmp_path):
