@@ -19,7 +19,7 @@ from ..hearing import Hearing, audible_rows, check_hearing
 from ..language_models.modes import logits_of_columns
 from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from ..sounds.features import ast_features
-from ..sounds.views import find_recording
+from ..sounds.recordings import find_recording
 from .arguments import recipe_arguments
 from .settings import digest_of_files, digest_of_knowledge_base, digest_of_model, digest_of_rows, run_settings
 from .trainer import RecipeTrainer, scores_of, tokenizer_of, train_or_resume, training_only
@@ -168,6 +168,11 @@ def _recordings(model: AudioBertForMaskedLM, audio: str, audio_dir: str | Path |
         raise ValueError("audio='trained' needs `audio_dir`, the folder of the recordings.")
     if model.feature_extractor is None:
         raise ValueError("audio='trained' needs `model.feature_extractor`, the one of the audio encoder's checkpoint.")
+    if (pooling := model.knowledge_base.config.audio_pooling) != "mean":
+        raise ValueError(
+            f"audio='trained' takes the mean of all that the audio encoder gives, the knowledge base was built with "
+            f"the pooling {pooling!r}: build one with 'mean', or train with audio='cached'."
+        )
     return BestRecording(recording_paths(model.knowledge_base, audio_dir), model.feature_extractor)
 
 

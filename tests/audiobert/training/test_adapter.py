@@ -1,6 +1,7 @@
 """The recipes: they train what they say, and the control differs by its audio alone."""
 
 import copy
+import dataclasses
 import math
 import pickle
 
@@ -37,7 +38,7 @@ def test_papers_values_are_the_defaults(tmp_path):
 def test_the_detector_learns_and_nothing_else_changes(model, data, tmp_path):
     torch.nn.init.zeros_(model.detector.classifier.weight)
     before = copy.deepcopy(model.state_dict())
-    args = detector_arguments(tmp_path, num_train_epochs=30, learning_rate=0.01, eval_strategy="no", **QUICK)
+    args = detector_arguments(tmp_path, num_train_epochs=10, learning_rate=0.03, eval_strategy="no", **QUICK)
     scores = train_detector(model, data, args)
     assert changed(before, model) == {"detector"}
     # Knowing nothing, two classes cost log 2 and more.
@@ -53,7 +54,7 @@ def test_audiobert_learns(audio, trained, model, data, tmp_path):
     still = audiobert_arguments(tmp_path / "still", num_train_epochs=1, learning_rate=0.0, **QUICK)
     untrained = train_audiobert(model, data, still, audio=audio)
     assert changed(before, model) == set()
-    args = audiobert_arguments(tmp_path, num_train_epochs=40, learning_rate=0.005, eval_strategy="no", **QUICK)
+    args = audiobert_arguments(tmp_path, num_train_epochs=12, learning_rate=0.02, eval_strategy="no", **QUICK)
     scores = train_audiobert(model, data, args, audio=audio)
     assert changed(before, model) == trained
     # All that can learn of this random BERT is its attention, so the loss falls but the answers stay poor.
@@ -138,6 +139,15 @@ def test_rows_whose_answer_was_cut_off_train_nothing_and_break_nothing(audio, mo
     scores = train_audiobert(model, DatasetDict({"train": rows, "dev": data["dev"]}), args, audio=audio)
     assert changed(before, model) == set()
     assert all(math.isfinite(value) for value in scores.values())
+
+
+def test_the_encoder_is_trained_as_the_knowledge_base_was_built(model, data, audio_dir, tmp_path):
+    sounds = model.knowledge_base
+    config = dataclasses.replace(sounds.config, audio_pooling="sounding")
+    parts = (sounds.index, sounds.audio_embeddings, sounds.metadata, sounds.query_encoder)
+    model.set_knowledge_base(type(sounds)(config, *parts))
+    with pytest.raises(ValueError, match="pooling 'sounding': build one with 'mean'"):
+        train_audiobert(model, data, audiobert_arguments(tmp_path), audio="trained", audio_dir=audio_dir)
 
 
 def test_plain_trainer_without_recipes(model, data, tmp_path):

@@ -109,12 +109,18 @@ def cut(path: Path) -> None:
     ],
     ids=["no state", "half a state", "half the weights", "no weights", "half the optimizer", "empty", "half the draws"],
 )
+def test_a_half_written_checkpoint_is_told_from_a_whole_one(damage: Callable, straight: dict, tmp_path: Path) -> None:
+    shutil.copytree(newest(straight["out"]), tmp_path / "checkpoint-9")
+    assert is_whole(tmp_path / "checkpoint-9")
+    damage(tmp_path / "checkpoint-9")
+    assert not is_whole(tmp_path / "checkpoint-9")
+
+
 def test_a_half_written_checkpoint_is_passed_over(
-    damage: Callable, begun: Path, straight: dict, model: AudioBertForMaskedLM, data: DatasetDict, caplog
+    begun: Path, straight: dict, model: AudioBertForMaskedLM, data: DatasetDict, caplog: pytest.LogCaptureFixture
 ) -> None:
     last = newest(begun)
-    damage(last)
-    assert not is_whole(last)
+    cut(last / "trained.safetensors")
     train("cached", model, data, begun, Path())
     assert f"{last} was not written to its end" in caplog.text
     assert "going on from" in caplog.text and "checkpoint-3" in caplog.text
@@ -122,7 +128,7 @@ def test_a_half_written_checkpoint_is_passed_over(
 
 
 def test_where_no_checkpoint_is_whole_it_begins_anew_and_says_so(
-    begun: Path, straight: dict, model: AudioBertForMaskedLM, data: DatasetDict, caplog
+    begun: Path, straight: dict, model: AudioBertForMaskedLM, data: DatasetDict, caplog: pytest.LogCaptureFixture
 ) -> None:
     for folder in (begun / "checkpoints").iterdir():
         (folder / "trainer_state.json").unlink()
