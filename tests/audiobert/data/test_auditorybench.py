@@ -132,6 +132,7 @@ def test_the_rows_of_the_fixture_are_what_they_seem():
     assert all("[MASK]" in row[2] for row in ANIMAL_ROWS) and all("[MASK]" in row[0] for row in PITCH_ROWS)
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR is not set to the real CSV files")
 def test_real_counts_are_those_of_the_paper():
     loaded = load_auditorybench(os.environ["AUDITORYBENCH_DIR"])

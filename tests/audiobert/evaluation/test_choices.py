@@ -226,6 +226,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         load_choices(tmp_path / "missing.csv")
 
 
+@pytest.mark.real_data
 def test_the_published_file_has_twelve_contradictions() -> None:
     if "AUDITORYBENCH_DIR" not in os.environ:
         pytest.skip("AUDITORYBENCH_DIR does not name AuditoryBench's CSV files")

@@ -147,6 +147,7 @@ def real_data() -> DatasetDict:
     return load_auditorybench(os.environ["AUDITORYBENCH_DIR"])
 
 
+@pytest.mark.real_data
 def test_the_sets_of_the_published_benchmark_are_as_large_as_documented() -> None:
     data = real_data()
     rows = rows_by_split(data)
@@ -154,6 +155,7 @@ def test_the_sets_of_the_published_benchmark_are_as_large_as_documented() -> Non
     assert {split: len(answer_set(data, rows[split])) for split in rows} == {"dev": 596, "test": 629, "wiki": 560}
 
 
+@pytest.mark.real_data
 def test_the_examples_of_the_prompts_give_no_sentence_of_the_benchmark_away() -> None:
     sentences = {sentence for part in real_data().values() for sentence in part["sentence"][:]}
     examples = [
