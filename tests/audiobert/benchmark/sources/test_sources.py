@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import tarfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -308,6 +310,20 @@ def test_a_metadata_csv_that_cannot_be_read(tmp_path: Path, content: bytes, mess
     write_files(tmp_path, {"metadata.csv": content})
     with pytest.raises(ValueError, match=message):
         list(open_source(tmp_path).records())
+
+
+def test_no_module_of_the_sources_needs_one_that_needs_it() -> None:
+    modules = {path.stem: path for path in Path(webdataset.__file__).parent.glob("*.py")}
+    siblings = {
+        name: {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+        }
+        for name, path in modules.items()
+    }
+    order = list(TopologicalSorter(siblings).static_order())
+    assert siblings["records"] == set() and order.index("records") < order.index("opening")
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
