@@ -11,10 +11,9 @@ from audiobert.hearing import audible_rows
 
 start, data, out = sys.argv[1:]
 model = AudioBertForMaskedLM.from_pretrained(start)
-sounds = model.knowledge_base
 # Each span's recordings are looked up once; a batch gets their stored embeddings.
 rows = audible_rows(model, load_auditorybench(data)["train"])
-collator = HearingCollator(model.tokenizer, "audio_embeds", lambda found: sounds.audio_embeds(found).mean(0))
+collator = HearingCollator.of(model)
 args = TrainingArguments(
     out,
     num_train_epochs=20,

@@ -6,11 +6,13 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from audiobert.sounds.recordings import read_recordings
 from audiobert.training.clap import CaptionedRecordings, clap_arguments, hold_out, train_clap
+from audiobert.training.trainer import save_run
 
 start, audio, out = sys.argv[1:]
 model, tokenizer = ClapModel.from_pretrained(start), AutoTokenizer.from_pretrained(start)
 extractor = ClapFeatureExtractor.from_pretrained(start)
 train, held_out = (CaptionedRecordings(part, extractor) for part in hold_out(read_recordings(audio)))
-print(train_clap(model, tokenizer, train, held_out, clap_arguments(out, num_train_epochs=10)))
-for part in (model, tokenizer, extractor):
-    part.save_pretrained(out)
+args = clap_arguments(out, num_train_epochs=10)
+scores = train_clap(model, tokenizer, train, held_out, args)
+save_run(args, scores, model, tokenizer, extractor)
+print(scores)

@@ -31,8 +31,9 @@ def find_spans(sentence: str, spans: Sequence[str], mask: str) -> list[Range | N
         free = [range_ for range_ in _occurrences(sentence, spans[index].strip()) if not _overlaps(range_, taken)]
         if free:
             whole = [range_ for range_ in free if _is_whole_words(sentence, *range_)]
-            found[index] = (whole or free)[0]
-            taken.append(found[index])
+            chosen = (whole or free)[0]
+            found[index] = chosen
+            taken.append(chosen)
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from .alignment import align_spans
 from .auditorybench import MASK
 from .masking import mask_answers
+
+if TYPE_CHECKING:
+    from ..modeling import AudioBertForMaskedLM
 
 DatasetOrDict = TypeVar("DatasetOrDict", Dataset, DatasetDict)
 
@@ -88,7 +91,7 @@ def _tokenize_rows(
         columns["labels"].append([read.pieces.get(token, IGNORED) for token in range(len(ids))])
         columns["span_labels"].append(_span_labels(ids, aligned, special))
         columns["audio_positions"].append([start for start, _ in aligned])
-        columns["span_texts"].append([tokenizer.decode(ids[start:end]).strip() for start, end in aligned])
+        columns["span_texts"].append([str(tokenizer.decode(ids[start:end])).strip() for start, end in aligned])
     return columns
 
 
@@ -193,6 +196,21 @@ class AudioBertDataCollator:
         return batch
 
 
+class StoredAudio:
+    """
+    The mean of the stored embeddings of a span's recordings, float32 `(audio_hidden_size,)`.
+
+    Args:
+        embeddings: `audio_embeddings` of a knowledge base, float `(recordings, audio_hidden_size)`.
+    """
+
+    def __init__(self, embeddings: torch.Tensor) -> None:
+        self.embeddings = embeddings
+
+    def __call__(self, found: Sequence[int]) -> np.ndarray:
+        return self.embeddings[list(found)].float().mean(0).numpy()
+
+
 class HearingCollator(AudioBertDataCollator):
     """
     Adds to each row the audio of its recordings and makes the batch.
@@ -200,13 +218,23 @@ class HearingCollator(AudioBertDataCollator):
     Args:
         tokenizer: as for `AudioBertDataCollator`.
         name: `"audio_embeds"` or `"audio_values"`.
-        audio_of: from the indices of a span's recordings to its audio, an array of the same shape for every span.
+        audio_of: from the indices of a span's recordings to its audio, an array of the same shape for every span. To
+            be used by the workers of a `DataLoader` it must be picklable, as a lambda is not.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, audio_of: Any) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, name: str, audio_of: Callable[[Sequence[int]], np.ndarray]
+    ) -> None:
         super().__init__(tokenizer)
         self.name = name
         self.audio_of = audio_of
+
+    @classmethod
+    def of(cls, model: AudioBertForMaskedLM) -> HearingCollator:
+        """The collator that gives a model the embeddings that its knowledge base holds."""
+        if model.tokenizer is None or model.knowledge_base is None:
+            raise ValueError("The model has no knowledge base to hear: call `model.set_knowledge_base(...)` first.")
+        return cls(model.tokenizer, "audio_embeds", StoredAudio(model.knowledge_base.audio_embeddings))
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         return super().__call__(

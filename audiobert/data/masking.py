@@ -80,7 +80,8 @@ def mask_answers(
         rewritten = [_with_masks(sentences[index], answers[index], tokenizer) for index in joined]
         for index, value in zip(joined, _encode(rewritten, tokenizer, limit), strict=True):
             masked[index] = value
-    return masked
+    # No token holds more than masks that are written into the text.
+    return [value for value in masked if value is not None]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _encode(
     written: Sequence[_Written], tokenizer: PreTrainedTokenizerBase, limit: dict[str, Any]
 ) -> list[MaskedSentence | None]:
     # The tokenizer takes no empty batch.
-    encoded = tokenizer([sentence.text for sentence in written], **limit) if written else {}
+    encoded: Any = tokenizer([sentence.text for sentence in written], **limit) if written else {}
     return [
         _masked(
             sentence,
@@ -145,7 +146,8 @@ def _masked(sentence: _Written, encoding: Any, inputs: dict[str, list[int]], mas
         for token in tokens
     ):
         return None
-    pieces, offsets = {}, _offsets_in_sentence(encoding.offsets, sentence.places)
+    pieces: dict[int, int] = {}
+    offsets = _offsets_in_sentence(encoding.offsets, sentence.places)
     for number, tokens in enumerate(answers):
         if sentence.pieces is not None:
             tokens = [token for token in tokens if encoding.ids[token] == mask]

@@ -48,8 +48,8 @@ def varied(row: Row, draw: random.Random, swap: float, otherwise: float) -> Row:
 
 def swapped(row: Row) -> Row | None:
     """A pitch row with its two sounds in each other's place and the other answer; None if a span is not there."""
-    ranges = find_spans(row["sentence"], row["spans"], MASK)
-    if None in ranges:
+    ranges = [range_ for range_ in find_spans(row["sentence"], row["spans"], MASK) if range_ is not None]
+    if len(ranges) != 2:
         return None
     (start, end), (other_start, other_end) = sorted(ranges)
     text = row["sentence"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from ..console import err, out, plain_errors
+
+if TYPE_CHECKING:
+    from .planning import Plan
 
 
 class PresetName(str, Enum):
@@ -40,17 +43,15 @@ def reproduce_command(
     ast: Annotated[str | None, typer.Option(help="In the place of the preset's AST.")] = None,
     knowledge_base: Annotated[str | None, typer.Option(help="Knowledge base: a folder or a Hub id.")] = None,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Cut every training short, to try out whether all works.")
+        int | None,
+        typer.Option(min=1, help="Try out whether all works: trainings of so many steps, evaluated on a few rows."),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show the runs and what they will take, and stop.")] = False,
 ) -> None:
     """Trains and evaluates what the paper's tables need, and reports it; what is done already is not done again."""
-    from accelerate import PartialState
-
+    from .configuration import refuse_another, values_of
     from .planning import make_plan
-    from .presets import PRESETS
-    from .reproducing import reproduce, with_local_copies
-    from .runs import Workshop
+    from .presets import PRESETS, Cut, with_local_copies
 
     numbers = _numbers(tables)
     chosen = with_local_copies(PRESETS[preset.value], berts or (), ast, knowledge_base)
@@ -63,18 +64,32 @@ def reproduce_command(
         )
     if sheets is not None and 4 not in numbers:
         raise ValueError("--sheets means nothing without Table IV; leave it out.")
-    workshop = Workshop(output, chosen, data, text, audio, max_steps)
-    plan = make_plan(workshop, numbers, seeds)
+    cut = None if max_steps is None else Cut(max_steps)
+    plan = make_plan(chosen, output, numbers, seeds, with_text=text is not None, is_cut=cut is not None)
+    refuse_another(output, values_of(chosen, cut))
+    if plan_only:
+        _show(plan)
+        return
+
+    # What follows needs torch and the models' libraries, which take seconds to load.
+    from accelerate import PartialState
+
+    from .reproducing import reproduce
+    from .runs import Workshop
+
     # Under `accelerate launch` the first process evaluates, for hours if need be, while the others wait for it.
     if PartialState(timeout=timedelta(days=7)).is_main_process:
-        out.print(plan.to_table())
-        out.print(str(plan), highlight=False)
-    if plan_only:
-        return
+        _show(plan)
+    workshop = Workshop(output, chosen, data, text, audio, cut)
     failures = reproduce(plan, workshop, numbers, seeds, sheets, lambda line: out.print(escape(line), highlight=False))
     if failures:
         err.print(f"{len(failures)} of {len(plan.runs)} runs failed; start the same command again to retry them.")
         raise typer.Exit(1)
+
+
+def _show(plan: Plan) -> None:
+    out.print(plan.to_table())
+    out.print(str(plan), highlight=False)
 
 
 def _numbers(tables: str) -> list[int]:

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from ..reports.paper import paper_tables
 from .findings import Findings, OverSeeds
-from .results import AUDIOBERT, NO_AUDIO
-from .sections import accuracy_columns
+from .presets import AUDIOBERT, NO_AUDIO
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -61,14 +60,14 @@ def _grid(columns: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
 
 
 def _accuracy(findings: Findings) -> Figure:
-    tasks, splits = _grid(accuracy_columns(findings))
+    tasks, splits = _grid(findings.columns)
     models = findings.models[::-1]
     figure, panels = _panels(len(tasks), len(splits), 0.5 + len(tasks) * (0.8 + 0.2 * len(models)), sharex="row")
     paper = paper_tables()["III"]
     for task, line in zip(tasks, panels, strict=True):
         for split, axes in zip(splits, line, strict=True):
             for height, model in enumerate(models):
-                accuracy = findings.accuracies.accuracies[model].get(split, {}).get(task)
+                accuracy = findings.accuracy(model, split, task)
                 if accuracy is not None:
                     _dot(axes, height, accuracy.mean, accuracy.interval, _colour(model))
             theirs = paper.value("AudioBERT-large", split, task)

@@ -1,32 +1,113 @@
-"""What the results of a reproduction say: every accuracy, interval and test, computed once for tables and figures."""
+"""What the runs of a reproduction have found, and what that says: every accuracy, interval and test, computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from ..evaluation.comparison import AccuracyReport, Comparison, accuracy_report, compare
-from ..evaluation.predictions import RowPrediction
-from ..evaluation.preservation import Preservation
+from ..benchmark.dataset.statistics import Statistics
+from ..benchmark.people.human_evaluation import HumanEvaluation
+from ..evaluation.comparison import Accuracy, AccuracyReport, Comparison, accuracy_report, compare
+from ..evaluation.predictions import COMBINED, RowPrediction
+from ..evaluation.preservation import FalseAlarms, Preservation
 from ..evaluation.strata import StrataReport, stratify
-from .results import (
-    AUDIOBERT,
-    BERT,
-    LINEAR,
-    MAJORITY,
-    NO_AUDIO,
-    TRAINED_CONTROLS,
-    Answers,
-    DetectorAlarms,
-    DetectorScores,
-    Results,
-)
+from .presets import AUDIOBERT, BERT, LINEAR, MAJORITY, NO_AUDIO, TRAINED_CONTROLS
 
 # Of a p value after Holm's correction.
 SIGNIFICANT = 0.05
 _ORDER = (MAJORITY, LINEAR, BERT)
+
+
+# --- what the runs have left -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SeedAccuracy:
+    """The accuracy of one trained model on one task of one split, from 0 to 1."""
+
+    model: str
+    seed: int | None
+    split: str
+    task: str
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one trained model, or one that needs no training, answers to dev, test and wiki."""
+
+    model: str
+    """A name of Table III (`presets`), or a checkpoint's name."""
+    seed: int | None
+    """None for what has no seed."""
+    rows: list[RowPrediction]
+    similarities: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """By (split, row): the mean similarity of the recordings heard in the row; of rows in which one was."""
+
+    @property
+    def accuracies(self) -> list[SeedAccuracy]:
+        """On each task of each split."""
+        right: dict[tuple[str, str], list[bool]] = {}
+        for row in self.rows:
+            right.setdefault((row.split, row.task), []).append(row.correct)
+        return [
+            SeedAccuracy(self.model, self.seed, split, task, sum(outcomes) / len(outcomes))
+            for (split, task), outcomes in right.items()
+        ]
+
+
+@dataclass(frozen=True)
+class DetectorScores:
+    """One detector on one task of one split; shares from 0 to 1."""
+
+    trained_on: str
+    """animal, pitch or both."""
+    seed: int
+    split: str
+    task: str
+    """animal, pitch, or combined."""
+    rows: int
+    token_f1: float
+    """Of the span class, over rows all of whose spans are in their sentence."""
+    exact_f1: float
+
+
+@dataclass(frozen=True)
+class DetectorAlarms:
+    """One detector on plain English."""
+
+    trained_on: str
+    seed: int
+    alarms: FalseAlarms
+
+
+@dataclass(frozen=True)
+class Results:
+    """
+    Attributes:
+        configuration: what the results depend on, as `configuration.json` has it.
+        statistics: Table I.
+        detectors, alarms: Table II.
+        answers: Table III and its controls.
+        preservation: by seed of AudioBERT.
+        human: Table IV; None if no sheets were filled in.
+        train: rows of split train, which strata are told apart by.
+    """
+
+    configuration: Mapping[str, Any]
+    statistics: Statistics | None = None
+    detectors: Sequence[DetectorScores] = ()
+    alarms: Sequence[DetectorAlarms] = ()
+    answers: Sequence[Answers] = ()
+    preservation: Mapping[int, Preservation] = field(default_factory=dict)
+    human: HumanEvaluation | None = None
+    train: Sequence[Mapping[str, Any]] = ()
+
+
+# --- what it says ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -92,6 +173,20 @@ class Findings:
     detectors: tuple[DetectorFinding, ...]
     alarms: tuple[AlarmFinding, ...]
     perplexities: Mapping[str, OverSeeds]
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Split and task of every column of Table III: by task, each on every split."""
+        if self.accuracies is None:
+            return []
+        parts = self.accuracies.accuracies.values()
+        splits = dict.fromkeys(split for by_split in parts for split in by_split)
+        known = {(split, task) for by_split in parts for split, by_task in by_split.items() for task in by_task}
+        return [(split, task) for task in ("animal", "pitch", COMBINED) for split in splits if (split, task) in known]
+
+    def accuracy(self, model: str, split: str, task: str) -> Accuracy | None:
+        """One cell of Table III; None if the model did not answer those rows."""
+        return None if self.accuracies is None else self.accuracies.accuracies[model].get(split, {}).get(task)
 
     def significant(self, control: str, ahead: bool) -> list[str]:
         """The columns in which both tests, after Holm, say that AudioBERT is ahead of a control (or else behind)."""

@@ -4,29 +4,84 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..reports.tables import TableReport, TextTable
-from .costs import (
-    GPU,
-    SHAPES,
-    TINY_MINUTES,
-    Cost,
-    Shape,
-    adapter_cost,
-    detector_cost,
-    evaluation_cost,
-    preservation_cost,
-)
-from .presets import PRESETS, Preset
-from .results import AUDIOBERT, BERT, LINEAR, MAJORITY, NO_AUDIO, TRAINED_CONTROLS
-from .runs import GROUPS, Run, Workshop, baseline_of, hearing_of
+from .presets import AUDIOBERT, BERT, GROUPS, LINEAR, MAJORITY, NO_AUDIO, PRESETS, TRAINED_CONTROLS, Preset
 
 TABLES = (1, 2, 3, 4)
 State = Literal["done", "cut off", "to do"]
+Kind = Literal["control", "bert", "baseline", "detector", "audiobert", "preservation"]
+
+RUNS_FOLDER = "runs"
+# Of the tiny preset, minutes by the kind of the run: measured on one core of two that were both at work.
+TINY_MINUTES: dict[Kind, float] = {
+    "control": 0.2,
+    "bert": 0.5,
+    "detector": 2.3,
+    "audiobert": 5.2,
+    "preservation": 2.5,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    Attributes:
+        name: of the run and its folder.
+        kind: what it does.
+        what: the model's name as in the results, or for a detector the group it is trained on.
+        seed: None for what has no seed.
+        bert: the checkpoint that it is built on; None for a control without one.
+        needs: runs that must be done before.
+    """
+
+    name: str
+    kind: Kind
+    what: str
+    seed: int | None = None
+    bert: str | None = None
+    needs: tuple[str, ...] = ()
+
+
+# --- where they lie --------------------------------------------------------------------------------------------------
+
+
+def run_folder(out: Path, name: str) -> Path:
+    """Where a run lies when it is done."""
+    return out / RUNS_FOLDER / name
+
+
+def unfinished_folder(out: Path, name: str) -> Path:
+    """Where a run lies until it is done."""
+    return run_folder(out, f"{name}.unfinished")
+
+
+def is_done(out: Path, name: str) -> bool:
+    return run_folder(out, name).is_dir()
+
+
+def done_runs(preset: Preset, out: Path, at_least: int) -> list[Run]:
+    """The runs of all tables that are done, also of seeds and tables that an earlier start was asked for.
+
+    Args:
+        preset: with the checkpoints in their places.
+        out: the folder of the reproduction.
+        at_least: seeds to look for; more are found as long as a seed has a run.
+    """
+    found: list[Run] = []
+    for seeds in itertools.count(1):
+        runs = [run for run in plan_runs(preset, TABLES, seeds, True) if is_done(out, run.name)]
+        if len(runs) == len(found) and seeds > at_least:
+            return runs
+        found = runs
+    raise AssertionError("unreachable")
+
+
+# --- which there are -------------------------------------------------------------------------------------------------
 
 
 def plan_runs(preset: Preset, tables: Collection[int], seeds: int, with_text: bool) -> list[Run]:
@@ -75,45 +130,27 @@ def _runs_of_seed(preset: Preset, tables: Collection[int], seed: int, with_text:
             yield Run(f"{_slug(name)}-{seed}", "audiobert", name, seed, bert, (detector,))
 
 
-def done_runs(workshop: Workshop, at_least: int) -> list[Run]:
-    """The runs of all tables that are done, also of seeds and tables that an earlier start was asked for.
-
-    Args:
-        workshop: where they lie.
-        at_least: seeds to look for; more are found as long as a seed has a run.
-    """
-    found: list[Run] = []
-    for seeds in itertools.count(1):
-        runs = [run for run in plan_runs(workshop.preset, TABLES, seeds, True) if workshop.is_done(run.name)]
-        if len(runs) == len(found) and seeds > at_least:
-            return runs
-        found = runs
-    raise AssertionError("unreachable")
-
-
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", name.lower().replace("'", "")).strip("-")
 
 
+# --- what they take --------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, how far it is, and what it takes; None if that is not known."""
+    """A run, how far it is, and the minutes that it takes on two cores; None where they were never measured."""
 
     run: Run
     state: State
-    cost: Cost | None
+    minutes: float | None
 
 
 @dataclass(frozen=True)
 class Plan(TableReport):
-    """
-    Attributes:
-        runs: in the order in which they are done.
-        where: what the costs are of, two cores or a GPU.
-    """
+    """The runs in the order in which they are done."""
 
     runs: tuple[PlannedRun, ...]
-    where: str
 
     @property
     def remaining(self) -> list[Run]:
@@ -121,26 +158,24 @@ class Plan(TableReport):
         return [planned.run for planned in self.runs if planned.state != "done"]
 
     @property
-    def remaining_cost(self) -> Cost:
-        """Of the runs that are not done, as far as it is known: hours in all, and the most memory of one."""
-        costs = [planned.cost for planned in self.runs if planned.state != "done" and planned.cost is not None]
-        memory = [cost.gpu_gib for cost in costs if cost.gpu_gib is not None]
-        return Cost(sum(cost.hours for cost in costs), max(memory, default=None))
+    def remaining_minutes(self) -> float | None:
+        """Of the runs that are not done; None if that of one is not known."""
+        minutes = [planned.minutes for planned in self.runs if planned.state != "done"]
+        known = [each for each in minutes if each is not None]
+        return sum(known) if len(known) == len(minutes) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Hours and GiB, None where they are not known."""
+        """Minutes are None where they are not known."""
         return {
-            "where": self.where,
             "runs": [
-                {**asdict(planned.run), "state": planned.state, "cost": planned.cost and asdict(planned.cost)}
-                for planned in self.runs
+                {**asdict(planned.run), "state": planned.state, "minutes": planned.minutes} for planned in self.runs
             ],
-            "remaining": asdict(self.remaining_cost),
+            "remaining_minutes": self.remaining_minutes,
         }
 
     def _table(self) -> TextTable:
-        rows = [[planned.run.name, planned.state, *_cells(planned.cost)] for planned in self.runs]
-        return TextTable("Runs", ["run", "state", "time", "GPU memory"], rows, names=2)
+        rows = [[planned.run.name, planned.state, _time(planned.minutes)] for planned in self.runs]
+        return TextTable("Runs", ["run", "state", "time"], rows, names=2)
 
     def __str__(self) -> str:
         """One sentence on what is left."""
@@ -148,19 +183,21 @@ class Plan(TableReport):
         text = f"{len(self.runs) - left} of {len(self.runs)} runs are done"
         if not left:
             return f"{text}."
-        unknown = sum(planned.cost is None for planned in self.runs if planned.state != "done")
-        time, memory = _cells(self.remaining_cost)
-        text += f"; the other {left} take "
-        if unknown == left:
-            return f"{text}a time that is not known beforehand."
-        text += f"{time} on {self.where} (an estimate)"
-        text += f" and up to {memory} of its memory" if self.remaining_cost.gpu_gib is not None else ""
-        return f"{text}, without {unknown} whose cost is not known." if unknown else f"{text}."
+        if self.remaining_minutes is None:
+            return f"{text}; how long the other {left} take is not known: it was not measured."
+        return f"{text}; the other {left} take about {_time(self.remaining_minutes)} on two cores."
 
 
-def make_plan(workshop: Workshop, tables: Collection[int], seeds: int) -> Plan:
+def make_plan(
+    preset: Preset, out: Path, tables: Collection[int], seeds: int, *, with_text: bool, is_cut: bool = False
+) -> Plan:
     """
-    The runs that the tables need, how far they are in `workshop.out`, and what they take.
+    The runs that the tables need, how far they are, and what they take.
+
+    Args:
+        preset, tables, seeds, with_text: as of `plan_runs`.
+        out: the folder of the reproduction, which need not be there.
+        is_cut: whether it is a try, of which nobody has measured the time.
 
     Raises:
         ValueError: a table that the paper does not have, or no seed.
@@ -169,53 +206,22 @@ def make_plan(workshop: Workshop, tables: Collection[int], seeds: int) -> Plan:
         raise ValueError(f"Tables are numbers out of {', '.join(map(str, TABLES))}, got {', '.join(map(str, tables))}.")
     if seeds < 1:
         raise ValueError(f"At least one seed is needed, got {seeds}.")
-    runs = plan_runs(workshop.preset, tables, seeds, workshop.text is not None)
-    on_cores = workshop.preset.name == "tiny"
+    is_measured = preset == PRESETS["tiny"] and not is_cut
     return Plan(
-        tuple(PlannedRun(run, _state(run, workshop), _cost(run, workshop)) for run in runs),
-        where="two cores" if on_cores else f"one {GPU}",
+        tuple(
+            PlannedRun(run, _state(run, out), TINY_MINUTES[run.kind] if is_measured else None)
+            for run in plan_runs(preset, tables, seeds, with_text)
+        )
     )
 
 
-def _state(run: Run, workshop: Workshop) -> State:
-    if workshop.is_done(run.name):
+def _state(run: Run, out: Path) -> State:
+    if is_done(out, run.name):
         return "done"
-    return "cut off" if workshop.is_begun(run.name) else "to do"
+    return "cut off" if unfinished_folder(out, run.name).is_dir() else "to do"
 
 
-def _cost(run: Run, workshop: Workshop) -> Cost | None:
-    preset = workshop.preset
-    if workshop.max_steps is not None:
-        # Of a training that is cut short no one has to plan anything.
-        return None
-    if run.kind == "control":
-        return Cost(TINY_MINUTES["control"] / 60)
-    if preset.name == "tiny":
-        return Cost(TINY_MINUTES[run.kind] / 60) if preset.berts == PRESETS["tiny"].berts else None
-    shape = _shape(run, preset)
-    if shape is None:
-        return None
-    costs = {
-        "bert": lambda: evaluation_cost(shape, "masked"),
-        "baseline": lambda: evaluation_cost(shape, baseline_of(run, preset).kind),
-        "detector": lambda: detector_cost(shape, preset.detector, GROUPS[run.what]),
-        "audiobert": lambda: adapter_cost(shape, preset, with_audio=hearing_of(run)[1]),
-        "preservation": lambda: preservation_cost(shape),
-    }
-    return costs[run.kind]()
-
-
-def _shape(run: Run, preset: Preset) -> Shape | None:
-    """Of the checkpoint of a run; a local copy is taken to be of the checkpoint in whose place it stands."""
-    originals = PRESETS[preset.name].berts
-    copies: Mapping[str, str] = dict(zip(preset.berts, originals, strict=False))
-    if len(preset.berts) != len(originals):
-        copies = {}
-    return SHAPES.get(copies.get(run.bert, run.bert))
-
-
-def _cells(cost: Cost | None) -> list[str]:
-    if cost is None:
-        return ["-", "-"]
-    time = f"{60 * cost.hours:.1f} min" if cost.hours < 1 else f"{cost.hours:.1f} h"
-    return [time, "-" if cost.gpu_gib is None else f"{cost.gpu_gib:.1f} GiB"]
+def _time(minutes: float | None) -> str:
+    if minutes is None:
+        return "-"
+    return f"{minutes:.1f} min" if minutes < 60 else f"{minutes / 60:.1f} h"

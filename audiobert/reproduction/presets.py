@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 # Stands for the checkpoint that comes with the package.
 BUNDLED = "bundled"
+
+# The models of Table III, with the controls that stand beside every result with audio.
+MAJORITY = "majority answer"
+LINEAR = "linear text-only"
+BERT = "BERT"
+AUDIOBERT = "AudioBERT"
+NO_AUDIO = "no audio"
+RANDOM = "random recording"
+OTHER_SPAN = "another span's recording"
+LABEL_AS_TEXT = "label as text"
+ORACLE = "oracle retrieval"
+# Trained as AudioBERT is, in everything but what they hear.
+TRAINED_CONTROLS = (NO_AUDIO, RANDOM, OTHER_SPAN, LABEL_AS_TEXT, ORACLE)
+
+# What the detectors of Table II are trained on, and the tasks of each.
+GROUPS = {"animal": ("animal",), "pitch": ("pitch",), "both": ("animal", "pitch")}
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,24 @@ class Preset:
     detector_layers: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """
+    How little a try does of everything, to see in minutes whether all works; its figures mean nothing.
+
+    Attributes:
+        max_steps: of each training.
+        rows: of each task in each split, to train on and to evaluate: the first of a shuffle that is always the same.
+        passages: of plain English, to learn silence from and to measure on, drawn likewise.
+        perplexity_passages: those of them whose every token is predicted.
+    """
+
+    max_steps: int
+    rows: int = 32
+    passages: int = 16
+    perplexity_passages: int = 2
+
+
 PAPER = Preset(
     name="paper",
     berts=("google-bert/bert-base-uncased", "google-bert/bert-large-uncased"),
@@ -93,3 +128,38 @@ TINY = Preset(
     detector_layers={"detector_hidden_size": 128, "detector_num_layers": 2},
 )
 PRESETS = {preset.name: preset for preset in (PAPER, TINY)}
+
+
+def with_local_copies(
+    preset: Preset, berts: Sequence[str] = (), ast: str | None = None, knowledge_base: str | None = None
+) -> Preset:
+    """
+    The preset with other checkpoints in the places of its own.
+
+    Args:
+        preset: as it is published.
+        berts: in the place of all of its BERTs; where there are as many as it has, baselines of the same BERTs take
+            them too.
+        ast, knowledge_base: a folder or a Hub id.
+
+    Raises:
+        ValueError: there is no knowledge base, or an option would do nothing.
+    """
+    baselines = preset.baselines
+    if len(berts) == len(preset.berts):
+        copies = dict(zip(preset.berts, berts, strict=True))
+        baselines = tuple(replace(each, checkpoint=copies.get(each.checkpoint, each.checkpoint)) for each in baselines)
+    chosen = replace(
+        preset,
+        berts=tuple(berts) or preset.berts,
+        ast=ast or preset.ast,
+        knowledge_base=knowledge_base or preset.knowledge_base,
+        baselines=baselines,
+    )
+    if ast is not None and chosen.berts == (BUNDLED,):
+        raise ValueError("--ast means nothing without --bert: the bundled checkpoint has an audio encoder of its own.")
+    if chosen.knowledge_base is None and preset.ast is not None:
+        raise ValueError(
+            f"Preset {preset.name} needs --knowledge-base: build one with `audiobert build-knowledge-base`."
+        )
+    return chosen

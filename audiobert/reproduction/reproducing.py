@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,66 +11,27 @@ from accelerate import PartialState
 
 from ..benchmark.dataset.statistics import benchmark_statistics
 from ..benchmark.people.human_evaluation import HumanEvaluation, aggregate, read_sheets
-from .configuration import configuration_of, settle_configuration
+from ..evaluation.preservation import Preservation
+from .configuration import settle_configuration, values_of
+from .contents import contents_of
+from .findings import Answers, DetectorAlarms, DetectorScores, Results
 from .planning import Plan, done_runs
-from .presets import BUNDLED, Preset
 from .report import write_report
-from .results import Results
 from .runs import Workshop, checkpoint_of, do_run, read_answers, read_detector, read_preservation
-
-# Of the preset's values these say where checkpoints lie, not what they hold.
-_CHECKPOINTS = ("berts", "ast", "knowledge_base", "baselines")
-
-
-def with_local_copies(
-    preset: Preset, berts: Sequence[str] = (), ast: str | None = None, knowledge_base: str | None = None
-) -> Preset:
-    """
-    The preset with other checkpoints in the places of its own.
-
-    Args:
-        preset: as it is published.
-        berts: in the place of all of its BERTs; where there are as many as it has, baselines of the same BERTs take
-            them too.
-        ast, knowledge_base: a folder or a Hub id.
-
-    Raises:
-        ValueError: there is no knowledge base, or an option would do nothing.
-    """
-    baselines = preset.baselines
-    if len(berts) == len(preset.berts):
-        copies = dict(zip(preset.berts, berts, strict=True))
-        baselines = tuple(replace(each, checkpoint=copies.get(each.checkpoint, each.checkpoint)) for each in baselines)
-    chosen = replace(
-        preset,
-        berts=tuple(berts) or preset.berts,
-        ast=ast or preset.ast,
-        knowledge_base=knowledge_base or preset.knowledge_base,
-        baselines=baselines,
-    )
-    if ast is not None and chosen.berts == (BUNDLED,):
-        raise ValueError("--ast means nothing without --bert: the bundled checkpoint has an audio encoder of its own.")
-    if chosen.knowledge_base is None and preset.ast is not None:
-        raise ValueError(
-            f"Preset {preset.name} needs --knowledge-base: build one with `audiobert build-knowledge-base`."
-        )
-    return chosen
 
 
 def describe(workshop: Workshop) -> dict[str, Any]:
-    """The configuration of the runs of a workshop, see `configuration_of`."""
+    """The configuration of the runs of a workshop: everything that a result depends on, but its seed."""
     preset = workshop.preset
-    checkpoints = {f"bert {number}": name for number, name in enumerate(preset.berts, 1)}
-    checkpoints |= {"ast": preset.ast, "knowledge base": preset.knowledge_base}
-    checkpoints |= {baseline.name: baseline.checkpoint for baseline in preset.baselines}
-    return configuration_of(
-        {name: value for name, value in asdict(preset).items() if name not in _CHECKPOINTS},
-        workshop.data,
-        checkpoints={part: checkpoint_of(name) for part, name in checkpoints.items() if name is not None},
-        text=workshop.text,
-        audio=workshop.audio,
-        max_steps=workshop.max_steps,
-    )
+    named = {f"bert {number}": name for number, name in enumerate(preset.berts, 1)}
+    named |= {baseline.name: baseline.checkpoint for baseline in preset.baselines}
+    optional = {"ast": preset.ast, "knowledge base": preset.knowledge_base}
+    named |= {part: name for part, name in optional.items() if name is not None}
+    checkpoints = {part: checkpoint_of(name) for part, name in named.items()}
+    return {
+        **values_of(preset, workshop.cut),
+        **contents_of(workshop.data, checkpoints=checkpoints, text=workshop.text, audio=workshop.audio),
+    }
 
 
 def do_runs(plan: Plan, workshop: Workshop, tell: Callable[[str], None] = print) -> dict[str, str]:
@@ -92,7 +52,8 @@ def do_runs(plan: Plan, workshop: Workshop, tell: Callable[[str], None] = print)
     """
     state = PartialState()
     tell = tell if state.is_main_process else lambda _: None
-    remaining, failures = plan.remaining, {}
+    remaining = plan.remaining
+    failures: dict[str, str] = {}
     for number, run in enumerate(remaining, 1):
         tell(f"{number} of {len(remaining)}: {run.name}")
         errors = workshop.folder(run.name).with_name(f"{run.name}.error.txt")
@@ -131,9 +92,12 @@ def read_results(
         ValueError, OSError: what a run has left cannot be read.
     """
     main = workshop.preset.berts[-1]
-    answers, detectors, alarms, preservation = [], [], [], {}
-    for run in done_runs(workshop, seeds):
-        if run.kind == "preservation":
+    answers: list[Answers] = []
+    detectors: list[DetectorScores] = []
+    alarms: list[DetectorAlarms] = []
+    preservation: dict[int, Preservation] = {}
+    for run in done_runs(workshop.preset, workshop.out, seeds):
+        if run.kind == "preservation" and run.seed is not None:
             preservation[run.seed] = read_preservation(run, workshop)
         elif run.kind != "detector":
             answers.append(read_answers(run, workshop))
@@ -144,7 +108,7 @@ def read_results(
             alarms += [] if found is None else [found]
     return Results(
         configuration=configuration,
-        statistics=benchmark_statistics(workshop.dataset) if 1 in tables else None,
+        statistics=benchmark_statistics(workshop.benchmark) if 1 in tables else None,
         detectors=detectors,
         alarms=alarms,
         answers=answers,
@@ -180,10 +144,13 @@ def reproduce(
     """
     human = None if sheets is None else _human(sheets)  # before the runs, as it is no use to fail after them
     configuration = describe(workshop)
-    with PartialState().main_process_first():
-        settle_configuration(workshop.out, configuration)
+    state = PartialState()
+    if state.is_main_process:
+        configuration = settle_configuration(workshop.out, configuration)
+    # The others wait: where the first one refuses, whoever started them ends them too.
+    state.wait_for_everyone()
     failures = do_runs(plan, workshop, tell)
-    if PartialState().is_main_process:
+    if state.is_main_process:
         results = read_results(workshop, tables, seeds, configuration, human)
         tell(f"wrote {write_report(results, workshop.out)}")
     return failures

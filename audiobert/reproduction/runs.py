@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -33,29 +34,32 @@ from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from ..training.adapter import audiobert_arguments, train_audiobert
 from ..training.arguments import CHECKPOINTS_FOLDER
 from ..training.detector import detector_arguments, train_detector
-from .presets import BUNDLED, Baseline, Preset, Recipe
-from .results import (
+from .findings import Answers, DetectorAlarms, DetectorScores
+from .planning import Kind, Run, is_done, run_folder, unfinished_folder
+from .presets import (
     AUDIOBERT,
+    BUNDLED,
+    GROUPS,
+    LABEL_AS_TEXT,
     LINEAR,
     MAJORITY,
     NO_AUDIO,
     ORACLE,
     OTHER_SPAN,
     RANDOM,
-    Answers,
-    DetectorAlarms,
-    DetectorScores,
+    Baseline,
+    Cut,
+    Preset,
+    Recipe,
 )
-from .results import LABEL_TEXT as LABEL_TEXT_MODEL
 
-GROUPS = {"animal": ("animal",), "pitch": ("pitch",), "both": ("animal", "pitch")}
 # How each model of Table III that is trained hears, and whether it has audio at all.
 HEARINGS: dict[str, tuple[Hearing, bool]] = {
     AUDIOBERT: ("retrieved", True),
     NO_AUDIO: ("retrieved", False),
     RANDOM: ("random", True),
     OTHER_SPAN: ("other-span", True),
-    LABEL_TEXT_MODEL: (LABEL_TEXT, False),
+    LABEL_AS_TEXT: (LABEL_TEXT, False),
     ORACLE: ("oracle", True),
 }
 EVALUATION_BATCH = 64
@@ -70,26 +74,6 @@ MODEL_FOLDER = "model"
 
 
 @dataclass(frozen=True)
-class Run:
-    """
-    Attributes:
-        name: of the run and its folder.
-        kind: control, bert, baseline, detector, audiobert or preservation.
-        what: the model's name as in the results, or for a detector the group it is trained on.
-        seed: None for what has no seed.
-        bert: the checkpoint that it is built on; None for a control without one.
-        needs: runs that must be done before.
-    """
-
-    name: str
-    kind: str
-    what: str
-    seed: int | None = None
-    bert: str | None = None
-    needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Workshop:
     """
     Where the runs happen and what they take.
@@ -100,7 +84,7 @@ class Workshop:
         data: folder of AuditoryBench's CSV files.
         text: folder with WikiText's valid.txt, of which detectors learn silence, and test.txt, which is measured on.
         audio: folder of the recordings, where the audio encoder is trained.
-        max_steps: a limit for every training, to try out whether all works.
+        cut: how little to do of everything, to try out whether all works; None for results.
     """
 
     out: Path
@@ -108,11 +92,19 @@ class Workshop:
     data: Path
     text: Path | None = None
     audio: Path | None = None
-    max_steps: int | None = None
+    cut: Cut | None = None
+
+    @cached_property
+    def benchmark(self) -> DatasetDict:
+        """AuditoryBench as it is."""
+        return load_auditorybench(self.data)
 
     @cached_property
     def dataset(self) -> DatasetDict:
-        return load_auditorybench(self.data)
+        """What is trained and evaluated on."""
+        if self.cut is None:
+            return self.benchmark
+        return DatasetDict({name: _few_rows(part, self.cut.rows) for name, part in self.benchmark.items()})
 
     @cached_property
     def knowledge_base(self) -> AudioBertKnowledgeBase:
@@ -130,24 +122,37 @@ class Workshop:
     @cached_property
     def silence(self) -> Dataset:
         """Plain sentences for the detector, none if the preset has it so or there is no text."""
-        rows = []
-        if self.preset.silence and self.text is not None:
-            rows = silent_rows(read_passages(self.text / "valid.txt"))
+        rows = silent_rows(self._passages("valid.txt")) if self.preset.silence and self.text is not None else []
         return Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
 
     @cached_property
     def passages(self) -> list[str]:
         """Plain English that is measured on."""
-        return read_passages(self.text / "test.txt")
+        return self._passages("test.txt")
+
+    @property
+    def perplexity_passages(self) -> list[str]:
+        """Those of them whose every token is predicted."""
+        count = PERPLEXITY_PASSAGES if self.cut is None else self.cut.perplexity_passages
+        return sample_passages(self.passages, count)
+
+    def _passages(self, name: str) -> list[str]:
+        if self.text is None:
+            raise ValueError("There is no folder of plain English: give one with --text.")
+        passages = read_passages(self.text / name)
+        return passages if self.cut is None else sample_passages(passages, self.cut.passages)
 
     def folder(self, name: str) -> Path:
-        return self.out / "runs" / name
+        return run_folder(self.out, name)
 
-    def is_done(self, name: str) -> bool:
-        return self.folder(name).is_dir()
 
-    def is_begun(self, name: str) -> bool:
-        return _unfinished(self.folder(name)).is_dir()
+def _few_rows(part: Dataset, rows: int) -> Dataset:
+    """So many rows of each task, in their order: the first of a shuffle that is always the same."""
+    by_task: dict[str, list[int]] = {}
+    for number, task in enumerate(part["task"]):
+        by_task.setdefault(task, []).append(number)
+    chosen = [random.Random(0).sample(numbers, min(rows, len(numbers))) for numbers in by_task.values()]
+    return part.select(sorted(number for numbers in chosen for number in numbers))
 
 
 def do_run(run: Run, workshop: Workshop) -> None:
@@ -158,10 +163,10 @@ def do_run(run: Run, workshop: Workshop) -> None:
     folder = workshop.folder(run.name)
     if folder.is_dir():
         return
-    missing = [name for name in run.needs if not workshop.is_done(name)]
+    missing = [name for name in run.needs if not is_done(workshop.out, name)]
     if missing:
         raise ValueError(f"Run {run.name} needs {', '.join(missing)}, which failed or was left out.")
-    unfinished = _unfinished(folder)
+    unfinished = unfinished_folder(workshop.out, run.name)
     unfinished.mkdir(parents=True, exist_ok=True)
     _KINDS[run.kind](run, workshop, unfinished)
     state = PartialState()
@@ -172,10 +177,6 @@ def do_run(run: Run, workshop: Workshop) -> None:
     state.wait_for_everyone()
     # A Trainer and its model hold on to each other.
     gc.collect()
-
-
-def _unfinished(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.unfinished")
 
 
 # --- what the runs do ------------------------------------------------------------------------------------------------
@@ -210,11 +211,12 @@ def _masked_answers(model: Any, tokenizer: Any, dataset: DatasetDict) -> list[Ro
 
 
 def _detector(run: Run, workshop: Workshop, folder: Path) -> None:
-    set_seed(run.seed)
-    model = start_model(run.bert, workshop)
+    seed, bert = _seed_and_bert(run)
+    set_seed(seed)
+    model = start_model(bert, workshop)
     of_group = {name: _of_tasks(part, GROUPS[run.what]) for name, part in workshop.dataset.items()}
     train = concatenate_datasets([of_group["train"], workshop.silence])
-    args = _arguments(detector_arguments, folder, workshop.preset.detector, run.seed, workshop.max_steps)
+    args = _arguments(detector_arguments, folder, workshop.preset.detector, seed, workshop.cut)
     train_detector(model, DatasetDict({**of_group, "train": train}), args)
     if not PartialState().is_main_process:
         return
@@ -227,16 +229,17 @@ def _detector(run: Run, workshop: Workshop, folder: Path) -> None:
 
 def _audiobert(run: Run, workshop: Workshop, folder: Path) -> None:
     hearing, with_audio = hearing_of(run)
-    set_seed(run.seed)
-    model = start_model(run.bert, workshop)
+    seed, bert = _seed_and_bert(run)
+    set_seed(seed)
+    model = start_model(bert, workshop)
     model.detector.load_state_dict(load_file(workshop.folder(run.needs[0]) / DETECTOR_FILE))
-    args = _arguments(audiobert_arguments, folder, workshop.preset.adapter, run.seed, workshop.max_steps)
+    args = _arguments(audiobert_arguments, folder, workshop.preset.adapter, seed, workshop.cut)
     audio = workshop.preset.audio if with_audio else "none"
     audio_dir = workshop.audio if audio == "trained" else None
     train_audiobert(model, workshop.adapter_rows, args, audio=audio, audio_dir=audio_dir, hearing=hearing)
     if PartialState().is_main_process:
         result = evaluate_model(
-            model, model.tokenizer, workshop.dataset, batch_size=EVALUATION_BATCH, hearing=hearing, seed=run.seed
+            model, model.tokenizer, workshop.dataset, batch_size=EVALUATION_BATCH, hearing=hearing, seed=seed
         )
         _save_answers(folder, result)
         model.save_pretrained(folder / MODEL_FOLDER)
@@ -245,12 +248,12 @@ def _audiobert(run: Run, workshop: Workshop, folder: Path) -> None:
 def _preservation(run: Run, workshop: Workshop, folder: Path) -> None:
     if PartialState().is_main_process:
         model = AudioBertForMaskedLM.from_pretrained(workshop.folder(run.needs[0]) / MODEL_FOLDER)
-        few = sample_passages(workshop.passages, PERPLEXITY_PASSAGES)
-        found = measure_preservation(model.to(PartialState().device), workshop.passages, few)
+        model = model.to(PartialState().device)
+        found = measure_preservation(model, workshop.passages, workshop.perplexity_passages)
         (folder / SCORES_FILE).write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
 
 
-_KINDS: dict[str, Callable[[Run, Workshop, Path], None]] = {
+_KINDS: dict[Kind, Callable[[Run, Workshop, Path], None]] = {
     "control": _control,
     "bert": _bert,
     "baseline": _baseline,
@@ -258,6 +261,13 @@ _KINDS: dict[str, Callable[[Run, Workshop, Path], None]] = {
     "audiobert": _audiobert,
     "preservation": _preservation,
 }
+
+
+def _seed_and_bert(run: Run) -> tuple[int, str]:
+    """Of a run that trains a model."""
+    if run.seed is None or run.bert is None:
+        raise ValueError(f"Run {run.name} is to train a model, but has no seed or no BERT.")
+    return run.seed, run.bert
 
 
 def hearing_of(run: Run) -> tuple[Hearing, bool]:
@@ -301,22 +311,17 @@ def start_model(name: str, workshop: Workshop) -> AudioBertForMaskedLM:
 
 
 def _arguments(
-    make: Callable[..., TrainingArguments], folder: Path, recipe: Recipe, seed: int, max_steps: int | None
+    make: Callable[..., TrainingArguments], folder: Path, recipe: Recipe, seed: int, cut: Cut | None
 ) -> TrainingArguments:
-    devices = PartialState().num_processes
-    if recipe.batch_size % devices:
-        raise ValueError(
-            f"Batches of {recipe.batch_size} rows cannot be shared by {devices} processes: use another number."
-        )
     return make(
         folder,
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size // devices,
+        batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         train_sampling_strategy="group_by_length",
         eval_strategy="no",
-        max_steps=-1 if max_steps is None else max_steps,
+        max_steps=-1 if cut is None else cut.max_steps,
         report_to="none",
         seed=seed,
     )

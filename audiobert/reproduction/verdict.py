@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..evaluation.comparison import ColumnComparison, Comparison
 from .findings import SIGNIFICANT, Findings, significant_columns
-from .results import AUDIOBERT, NO_AUDIO, OTHER_SPAN, RANDOM
+from .presets import AUDIOBERT, NO_AUDIO, OTHER_SPAN, RANDOM
 
 
 def verdict(findings: Findings) -> list[str]:

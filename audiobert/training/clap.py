@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from collections import defaultdict
@@ -12,6 +13,8 @@ from typing import Any
 import evaluate
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather
 from datasets import Dataset, Features, Value
 from tqdm.auto import tqdm
 from transformers import (
@@ -19,14 +22,15 @@ from transformers import (
     ClapModel,
     EvalPrediction,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
 )
 
 from ..sounds.decoding import AudioDecodingError
 from ..sounds.features import clap_features
 from ..sounds.recordings import SourceRecording
-from .arguments import recipe_arguments, train_or_resume
+from .arguments import recipe_arguments
+from .settings import digest_of_arrays, digest_of_model, run_settings
+from .trainer import RecipeTrainer, scores_of, train_or_resume
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +189,16 @@ class CaptionedRecordings(torch.utils.data.Dataset):
         """Called by the Trainer before each epoch."""
         self.epoch = epoch
 
+    def description(self) -> dict[str, Any]:
+        """All that the rows depend on, as JSON knows it; the recordings by a digest of their features."""
+        return {
+            "recordings": digest_of_arrays(self.features),
+            "labels": self.labels,
+            "captions": {label: list(captions) for label, captions in self.captions.items()},
+            "query_template": self.query_template,
+            "seed": self.seed,
+        }
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -201,7 +215,7 @@ class ClapCollator:
     Makes a batch of rows of `CaptionedRecordings`.
 
     Returns input_features, is_longer, input_ids and attention_mask as `ClapModel` takes them, and labels: int64
-    `(batch, 2)`, a number for each label and one for each text, the same in every batch.
+    `(batch, 2)`, a number for each label and one for each text, the same in every batch, worker and process.
 
     Args:
         tokenizer: CLAP's.
@@ -211,7 +225,6 @@ class ClapCollator:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._numbers: dict[str, int] = {}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         texts = [row["text"] for row in rows]
@@ -221,11 +234,13 @@ class ClapCollator:
             "is_longer": torch.from_numpy(np.stack([row["is_longer"] for row in rows])),
             "input_ids": encoded["input_ids"],
             "attention_mask": encoded["attention_mask"],
-            "labels": torch.tensor([[self._number(row["label"]), self._number(row["text"])] for row in rows]),
+            "labels": torch.tensor([[_number(row["label"]), _number(row["text"])] for row in rows]),
         }
 
-    def _number(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
+
+def _number(name: str) -> int:
+    # 63 bits of a digest: no two of some thousand names share them, and nobody has to count the names.
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 class LabelRetrieval(evaluate.Metric):
@@ -258,18 +273,17 @@ class LabelRetrieval(evaluate.Metric):
         }
 
 
-def clap_arguments(output_dir: str | Path, **values: Any) -> TrainingArguments:
+def clap_arguments(output_dir: str | Path, batch_size: int = 64, **values: Any) -> TrainingArguments:
     """20 epochs, batches of 64, AdamW at 5e-4 with a cosine schedule and 10 % warm-up."""
     defaults = {
         "num_train_epochs": 20,
-        "per_device_train_batch_size": 64,
         "learning_rate": 5e-4,
         "weight_decay": 0.01,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.1,
         "label_names": ["labels"],
     }
-    return recipe_arguments(output_dir, **{**defaults, **values})
+    return recipe_arguments(output_dir, batch_size, **{**defaults, **values})
 
 
 def train_clap(
@@ -295,15 +309,21 @@ def train_clap(
 
     Returns:
         `eval_precision_at_1`: how many texts find a recording of their label first; `eval_mean_reciprocal_rank`.
+
+    Raises:
+        ValueError: in the folder of `args` lies a run with other settings.
     """
-    positions = model.config.text_config.max_position_embeddings - model.config.text_config.pad_token_id - 1
+    settings = clap_settings(model, tokenizer, train_dataset, eval_dataset, args)
+    text_config = model.text_model.config
+    # As RoBERTa's, they are numbered from behind that of padding.
+    positions = text_config.max_position_embeddings - (text_config.pad_token_id or 0) - 1
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        positives = (labels[:, None] == labels[None, :]).any(dim=-1)
-        scales = model.logit_scale_t.exp(), model.logit_scale_a.exp()
-        return contrastive_loss(outputs.text_embeds, outputs.audio_embeds, *scales, positives)
+        texts, audio, names = map(_of_all_processes, (outputs.text_embeds, outputs.audio_embeds, labels))
+        positives = (names[:, None] == names[None, :]).any(dim=-1)
+        return contrastive_loss(texts, audio, model.logit_scale_t.exp(), model.logit_scale_a.exp(), positives)
 
-    trainer = Trainer(
+    trainer = RecipeTrainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
@@ -316,8 +336,41 @@ def train_clap(
     # `ClapModel` hands arguments it does not know to its towers, which refuse them; and the loss is a batch's mean.
     trainer.model_accepts_loss_kwargs = False
     trainer.loss_is_scaled_for_ga = False
-    train_or_resume(trainer)
-    return trainer.evaluate()
+    train_or_resume(trainer, settings)
+    return scores_of(trainer.evaluate())
+
+
+def clap_settings(
+    model: ClapModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_dataset: CaptionedRecordings,
+    eval_dataset: CaptionedRecordings,
+    args: TrainingArguments,
+) -> dict[str, Any]:
+    """What a CLAP depends on; arguments as for [`train_clap`], the model as it is before the training."""
+    return run_settings(
+        "clap",
+        args,
+        model=digest_of_model(model, tokenizer),
+        data={"train": train_dataset.description(), "held out": eval_dataset.description()},
+    )
+
+
+def _of_all_processes(rows: torch.Tensor) -> torch.Tensor:
+    """
+    The rows of all processes that share a batch, as each row is told apart from all others of the batch.
+
+    Each process has the loss of the whole batch and, of the rows, the gradients of its own alone. They count as often
+    as there are processes, so that the mean that is then taken over the processes is what one with all rows would get.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return rows
+    parts = list(gather(rows.detach()).split(len(rows)))
+    parts[state.process_index] = rows
+    if rows.requires_grad:
+        parts[state.process_index] = rows + (state.num_processes - 1) * (rows - rows.detach())
+    return torch.cat(parts)
 
 
 def _embeddings(outputs: tuple, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -326,8 +379,8 @@ def _embeddings(outputs: tuple, labels: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _retrieval_scores(prediction: EvalPrediction) -> dict[str, float]:
-    text_embeds, audio_embeds = prediction.predictions
-    labels = prediction.label_ids[:, 0]
+    text_embeds, audio_embeds = tuple(prediction.predictions)
+    labels = np.asarray(prediction.label_ids)[:, 0]
     rankings = labels[np.argsort(-text_embeds @ audio_embeds.T, axis=1, kind="stable")]
     return LabelRetrieval().compute(predictions=rankings, references=labels)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -33,7 +33,10 @@ AstOption = Annotated[str | None, typer.Option(help="... and this AST.")]
 KnowledgeOption = Annotated[str | None, typer.Option(help="Knowledge base: a folder or a Hub id.")]
 StartOption = Annotated[str | None, typer.Option("--model", help="Start from this AudioBERT: a folder or a Hub id.")]
 EpochsOption = Annotated[float | None, typer.Option(help="Epochs; the recipe's if omitted.")]
-BatchOption = Annotated[int | None, typer.Option(help="Batch size; the recipe's if omitted.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="At which to stop, to try out whether all works.")]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, help="Rows of a step, of all processes together; the recipe's if omitted.")
+]
 RateOption = Annotated[float | None, typer.Option(help="Learning rate; the recipe's if omitted.")]
 
 
@@ -47,18 +50,24 @@ def train_detector_command(
     ast: AstOption = None,
     knowledge_base: KnowledgeOption = None,
     epochs: EpochsOption = None,
+    max_steps: StepsOption = None,
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Trains the span detector."""
     from ..data.auditorybench import load_auditorybench
-    from .detector import detector_arguments, train_detector
+    from .detector import detector_arguments, detector_settings, train_detector
+    from .trainer import finished_scores, is_finished, save_run
 
-    audiobert = _start(model, bert, ast, knowledge_base)
-    args = detector_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
-    scores = train_detector(audiobert, load_auditorybench(data), args)
-    _finish(audiobert, output, scores)
+    _claim(output)
+    audiobert, dataset = _start(model, bert, ast, knowledge_base, seed), load_auditorybench(data)
+    args = detector_arguments(output, seed=seed, **_given(epochs, max_steps, batch_size, learning_rate))
+    if is_finished(args):
+        return _tell_finished(output, finished_scores(args, detector_settings(audiobert, dataset, args)), "dev")
+    scores = train_detector(audiobert, dataset, args)
+    save_run(args, scores, audiobert)
+    _show_scores(output, scores, "dev")
 
 
 @app.command("train-clap")
@@ -70,6 +79,7 @@ def train_clap_command(
     data: Annotated[Path | None, typer.Option(help="AuditoryBench, whose train spans become captions.")] = None,
     sources: Annotated[list[str] | None, typer.Option("--source", help="Only recordings of this source.")] = None,
     epochs: EpochsOption = None,
+    max_steps: StepsOption = None,
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
     seed: SeedOption = 0,
@@ -79,8 +89,10 @@ def train_clap_command(
 
     from ..data.auditorybench import load_auditorybench
     from ..sounds.recordings import read_recordings
-    from .clap import CaptionedRecordings, clap_arguments, hold_out, make_captions, train_clap
+    from .clap import CaptionedRecordings, clap_arguments, clap_settings, hold_out, make_captions, train_clap
+    from .trainer import finished_scores, is_finished, save_run
 
+    _claim(output)
     recordings = read_recordings(audio_dir, sources)
     captions = None
     if data is not None:
@@ -90,11 +102,13 @@ def train_clap_command(
         CaptionedRecordings(part, extractor, captions, seed=seed) for part in hold_out(recordings, seed=seed)
     )
     model = ClapModel.from_pretrained(clap)
-    args = clap_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
+    args = clap_arguments(output, seed=seed, **_given(epochs, max_steps, batch_size, learning_rate))
+    if is_finished(args):
+        settings = clap_settings(model, tokenizer, train, held_out, args)
+        return _tell_finished(output, finished_scores(args, settings), "held-out recordings")
     scores = train_clap(model, tokenizer, train, held_out, args)
-    for part in (model, tokenizer, extractor):
-        part.save_pretrained(output)
-    _report_scores(output, scores, "held-out recordings")
+    save_run(args, scores, model, tokenizer, extractor)
+    _show_scores(output, scores, "held-out recordings")
 
 
 @app.command("train")
@@ -114,54 +128,90 @@ def train_command(
         Heard, typer.Option(help="What is heard at a span: what is retrieved, or a control.")
     ] = Heard.retrieved,
     epochs: EpochsOption = None,
+    max_steps: StepsOption = None,
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Trains AudioBERT, or with --audio none or --hearing one of its controls."""
     from ..data.auditorybench import load_auditorybench
-    from .adapter import audiobert_arguments, train_audiobert
+    from .adapter import audiobert_arguments, audiobert_settings, train_audiobert
+    from .trainer import finished_scores, is_finished, save_run
 
     if (audio is Audio.trained) != (audio_dir is not None):
         raise ValueError("--audio trained and --audio-dir go together.")
-    audiobert = _start(model, bert, ast, knowledge_base)
-    args = audiobert_arguments(output, seed=seed, **_given(epochs, batch_size, learning_rate))
-    scores = train_audiobert(audiobert, load_auditorybench(data), args, audio.value, audio_dir, hearing.value)
-    _finish(audiobert, output, scores)
+    _claim(output)
+    audiobert, dataset = _start(model, bert, ast, knowledge_base, seed), load_auditorybench(data)
+    args = audiobert_arguments(output, seed=seed, **_given(epochs, max_steps, batch_size, learning_rate))
+    if is_finished(args):
+        settings = audiobert_settings(audiobert, dataset, args, audio.value, audio_dir, hearing.value)
+        return _tell_finished(output, finished_scores(args, settings), "dev")
+    scores = train_audiobert(audiobert, dataset, args, audio.value, audio_dir, hearing.value)
+    save_run(args, scores, audiobert)
+    _show_scores(output, scores, "dev")
 
 
-def _start(model: str | None, bert: str | None, ast: str | None, knowledge_base: str | None) -> AudioBertForMaskedLM:
+def _claim(output: Path) -> None:
+    """Refuses, before the work, a folder that holds something else."""
+    from .trainer import SETTINGS_FILE
+
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} is a file: name a folder that is empty or not there yet.")
+    # What a kill left of the settings themselves is nothing yet.
+    is_used = output.is_dir() and any(not path.name.endswith(".unfinished") for path in output.iterdir())
+    if is_used and not (output / SETTINGS_FILE).is_file():
+        raise FileExistsError(
+            f"{output} is not empty, and no {SETTINGS_FILE} in it says that a run was begun there with known settings: "
+            "name a folder that is empty or not there yet."
+        )
+
+
+def _start(
+    model: str | None, bert: str | None, ast: str | None, knowledge_base: str | None, seed: int
+) -> AudioBertForMaskedLM:
+    from transformers import set_seed
+
     from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 
-    if (model is None) == (bert is None) or (bert is None) != (ast is None):
+    if model is not None and bert is None and ast is None:
+        audiobert = AudioBertForMaskedLM.from_pretrained(model)
+        if audiobert.tokenizer is None:
+            raise ValueError(f"{model} has no tokenizer: save BERT's tokenizer into the same folder.")
+        if knowledge_base is not None:
+            audiobert.set_knowledge_base(AudioBertKnowledgeBase.from_pretrained(knowledge_base))
+        return audiobert
+    if model is not None or bert is None or ast is None:
         raise ValueError("Start from an AudioBERT with --model, or from a BERT and an AST with --bert and --ast.")
-    if bert is not None:
-        return AudioBertForMaskedLM.from_backbones(bert, ast, knowledge_base)
-    audiobert = AudioBertForMaskedLM.from_pretrained(model)
-    if audiobert.tokenizer is None:
-        raise ValueError(f"{model} has no tokenizer: save BERT's tokenizer into the same folder.")
-    if knowledge_base is not None:
-        audiobert.set_knowledge_base(AudioBertKnowledgeBase.from_pretrained(knowledge_base))
-    return audiobert
+    # Of what starts at random too: a run that goes on has to start from the same model.
+    set_seed(seed)
+    return AudioBertForMaskedLM.from_backbones(bert, ast, knowledge_base)
 
 
-def _given(epochs: float | None, batch_size: int | None, learning_rate: float | None) -> dict[str, float]:
+def _given(
+    epochs: float | None, max_steps: int | None, batch_size: int | None, learning_rate: float | None
+) -> dict[str, Any]:
     values = {
         "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
+        "max_steps": max_steps,
+        "batch_size": batch_size,
         "learning_rate": learning_rate,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _finish(audiobert: AudioBertForMaskedLM, output: Path, scores: dict[str, float]) -> None:
-    audiobert.save_pretrained(output)
-    _report_scores(output, scores, "dev")
+def _tell_finished(output: Path, scores: Mapping[str, float], on: str) -> None:
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        out.print(f"{output} was trained with these settings before: nothing is left to do.", highlight=False)
+    _show_scores(output, scores, on)
 
 
-def _report_scores(output: Path, scores: dict[str, float], on: str) -> None:
-    (output / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    table = Table(on, "", title=f"saved to {output}")
-    for name, value in scores.items():
-        table.add_row(name.removeprefix("eval_"), f"{value:.4f}")
-    out.print(table)
+def _show_scores(output: Path, scores: Mapping[str, float], on: str) -> None:
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        table = Table(on, "", title=f"saved to {output}")
+        for name, value in scores.items():
+            table.add_row(name.removeprefix("eval_"), f"{value:.4f}")
+        out.print(table)

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from ..data.batches import AudioBertDataCollator, tokenize_auditorybench
 from ..evaluation.metrics import AuditoryMetrics
 from ..language_models.modes import logits_of_columns
 from ..modeling import AudioBertForMaskedLM
-from .arguments import recipe_arguments, train_or_resume, training_only
+from .arguments import recipe_arguments
+from .settings import digest_of_model, digest_of_rows, run_settings
+from .trainer import RecipeTrainer, scores_of, tokenizer_of, train_or_resume, training_only
 
 logger = logging.getLogger(__name__)
 
 
-def detector_arguments(output_dir: str | Path, **values) -> TrainingArguments:
+def detector_arguments(output_dir: str | Path, batch_size: int = 16, **values: Any) -> TrainingArguments:
     """
     The paper's 5 epochs and batches of 16 with AdamW. Its learning rate, 1e-5, fine-tunes a pretrained BERT; the
     detector here is a head that starts from nothing, on top of a BERT that stays as it is, and takes 1e-3.
     """
     defaults = {
         "num_train_epochs": 5,
-        "per_device_train_batch_size": 16,
         "learning_rate": 1e-3,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.1,
         "label_names": ["span_labels"],
     }
-    return recipe_arguments(output_dir, **{**defaults, **values})
+    return recipe_arguments(output_dir, batch_size, **{**defaults, **values})
 
 
 def train_detector(model: AudioBertForMaskedLM, dataset: DatasetDict, args: TrainingArguments) -> dict[str, float]:
@@ -46,28 +48,42 @@ def train_detector(model: AudioBertForMaskedLM, dataset: DatasetDict, args: Trai
 
     Returns:
         Token-level precision, recall and F1 of the span class and exact-span F1 on dev, from 0 to 1.
+
+    Raises:
+        ValueError: in the folder of `args` lies a run with other settings.
     """
+    settings, tokenizer = detector_settings(model, dataset, args), tokenizer_of(model)
     max_length = model.config.text_config.max_position_embeddings
     rows = {}
     for split in ("train", "dev"):
-        tokenized = tokenize_auditorybench(dataset[split], model.tokenizer, max_length)
+        tokenized = tokenize_auditorybench(dataset[split], tokenizer, max_length)
         rows[split] = tokenized.filter(_is_labelled)
         logger.info("%s: %d of %d rows have all their spans", split, len(rows[split]), len(tokenized))
-    metrics = AuditoryMetrics(model.tokenizer, ["span_labels"], model.config.detector_threshold)
-    trainer = Trainer(
+    metrics = AuditoryMetrics(tokenizer, ["span_labels"], model.config.detector_threshold)
+    trainer = RecipeTrainer(
         model=model,
         args=args,
         train_dataset=_detector_columns(rows["train"]),
         eval_dataset=_detector_columns(rows["dev"]),
-        data_collator=AudioBertDataCollator(model.tokenizer),
+        data_collator=AudioBertDataCollator(tokenizer),
         compute_metrics=metrics,
         preprocess_logits_for_metrics=metrics.reduce,
     )
     # Nobody reads BERT's scores of the vocabulary here, so they are computed nowhere.
     with logits_of_columns(model, torch.tensor([], dtype=torch.long)):
         with training_only(model, ["detector."]):
-            train_or_resume(trainer)
-        return trainer.evaluate()
+            train_or_resume(trainer, settings)
+        return scores_of(trainer.evaluate())
+
+
+def detector_settings(model: AudioBertForMaskedLM, dataset: DatasetDict, args: TrainingArguments) -> dict[str, Any]:
+    """What a detector depends on; arguments as for [`train_detector`], the model as it is before the training."""
+    return run_settings(
+        "detector",
+        args,
+        model=digest_of_model(model, model.tokenizer),
+        data=digest_of_rows(dataset, ("train", "dev")),
+    )
 
 
 def _is_labelled(row: dict) -> bool:

@@ -36,39 +36,30 @@ from transformers import (
     ClapFeatureExtractor,
     ClapModel,
     ClapTextConfig,
-    Trainer,
     set_seed,
 )
 
 from audiobert import AudioBertForMaskedLM
 from audiobert.data.auditorybench import FEATURES, MASK, load_auditorybench
+from audiobert.data.plain_text import read_passages
 from audiobert.data.variants import silent_rows, varied, varied_rows
 from audiobert.evaluation.masked import evaluate_model
 from audiobert.sounds.building import build_knowledge_base
 from audiobert.sounds.features import ast_features
 from audiobert.sounds.recordings import SourceRecording, read_recordings
 from audiobert.training.adapter import audiobert_arguments, train_audiobert
-from audiobert.training.arguments import recipe_arguments, train_or_resume
+from audiobert.training.arguments import recipe_arguments
 from audiobert.training.clap import CaptionedRecordings, clap_arguments, make_captions, train_clap
 from audiobert.training.detector import detector_arguments, train_detector
+from audiobert.training.settings import digest_of_arrays, digest_of_json, digest_of_model, run_settings
+from audiobert.training.trainer import RecipeTrainer, train_or_resume
 
 SOURCES = ["ESC-10", "ESC-50"]
 MAX_LENGTH = 128
+WIKITEXT = ("valid.txt", "test.txt")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
-
-
-def wikitext_passages(folder: Path, words: int = 60) -> list[str]:
-    """Paragraphs of WikiText, cut to passages, with its tokenization marks undone."""
-    passages = []
-    for name in ("valid.txt", "test.txt"):
-        for line in (folder / name).read_text(encoding="utf-8").splitlines():
-            if not line.strip() or line.strip().startswith("="):
-                continue
-            text = re.sub(r" @(.)@ ", r"\1", line.replace("<unk>", "[UNK]")).split()
-            passages += [" ".join(text[start : start + words]) for start in range(0, len(text), words)]
-    return [passage for passage in passages if passage.count(" ") > 3]
 
 
 def train_tokenizer(out: Path, train: Dataset, passages: list[str]) -> None:
@@ -164,7 +155,7 @@ class MaskingCollator:
         }
 
 
-class MaskedLMTrainer(Trainer):
+class MaskedLMTrainer(RecipeTrainer):
     """Scores the vocabulary at the masks alone, and lets an answer weigh as much as several other words."""
 
     answer_weight = 5.0
@@ -213,7 +204,7 @@ def train_bert(
     args = recipe_arguments(
         out.with_name(f"{out.name}-run"),
         num_train_epochs=epochs,
-        per_device_train_batch_size=26,
+        batch_size=26,
         train_sampling_strategy="group_by_length",
         learning_rate=learning_rate,
         weight_decay=0.05,
@@ -224,7 +215,8 @@ def train_bert(
         seed=0,
     )
     trainer = MaskedLMTrainer(model, args, MaskingCollator(tokenizer, answer=0.9, noise=0.1), dataset)
-    train_or_resume(trainer)
+    data = digest_of_json([rows, passages])
+    train_or_resume(trainer, run_settings("bert", args, model=digest_of_model(model, tokenizer), data=data))
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -295,7 +287,7 @@ def train_ast(out: Path, work: Path, recordings: list[SourceRecording]) -> None:
     args = recipe_arguments(
         work / "ast-run",
         num_train_epochs=45,
-        per_device_train_batch_size=32,
+        batch_size=32,
         learning_rate=1e-3,
         weight_decay=0.05,
         lr_scheduler_type="cosine",
@@ -303,7 +295,9 @@ def train_ast(out: Path, work: Path, recordings: list[SourceRecording]) -> None:
         eval_strategy="no",
         seed=0,
     )
-    train_or_resume(Trainer(pupil, args, train_dataset=dataset))
+    data = digest_of_arrays({"values": values} for values in dataset.values)
+    settings = run_settings("ast", args, model=digest_of_model(pupil), data=data, labels=dataset.labels.tolist())
+    train_or_resume(RecipeTrainer(pupil, args, train_dataset=dataset), settings)
     pupil.ast.half().save_pretrained(out)
     extractor.save_pretrained(out)
 
@@ -349,9 +343,7 @@ def train_small_clap(out: Path, work: Path, recordings: list[SourceRecording], t
     model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=64, logit_scale_init_value=10.0))
     captions = make_captions([recording.label for recording in recordings], train)
     dataset = CaptionedRecordings(recordings, extractor, captions)
-    args = clap_arguments(
-        work / "clap-run", num_train_epochs=45, per_device_train_batch_size=32, weight_decay=0.05, eval_strategy="no"
-    )
+    args = clap_arguments(work / "clap-run", num_train_epochs=45, batch_size=32, weight_decay=0.05, eval_strategy="no")
     print("CLAP, on what it learned from:", train_clap(model, tokenizer, dataset, dataset, args), flush=True)
     for part in (model.half(), tokenizer, extractor):
         part.save_pretrained(out)
@@ -491,6 +483,7 @@ def finish(out: Path, work: Path, audio: Path, recordings: list[SourceRecording]
 
 def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: list[str]) -> None:
     """The detector; animal rows, whose spans are harder to tell, count twice, and plain sentences teach it silence."""
+    set_seed(0)
     model = AudioBertForMaskedLM.from_backbones(
         work / "bert-again",
         work / "ast",
@@ -499,13 +492,12 @@ def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: lis
         detector_hidden_size=128,
         detector_num_layers=2,
     )
-    set_seed(0)
     train = bench["train"]
     rows = list(train) + [row for row in train if row["task"] == "animal"] + silent_rows(passages)
     args = detector_arguments(
         work / "detector-run",
         num_train_epochs=6,
-        per_device_train_batch_size=48,
+        batch_size=48,
         learning_rate=1.5e-3,
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
@@ -529,7 +521,8 @@ def main() -> None:
     work = arguments.out
     work.mkdir(parents=True, exist_ok=True)
     bench = load_auditorybench(arguments.data)
-    train, passages = bench["train"], wikitext_passages(arguments.wikitext)
+    train = bench["train"]
+    passages = [passage for name in WIKITEXT for passage in read_passages(arguments.wikitext / name)]
     recordings = read_recordings(arguments.audio, SOURCES)
 
     stage(work / "tokenizer", lambda out: train_tokenizer(out, train, passages))

@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
-from audiobert.reproduction.configuration import configuration_of, settle_configuration
+from audiobert.reproduction.configuration import refuse_another, settle_configuration, values_of
+from audiobert.reproduction.contents import contents_of
+from audiobert.reproduction.presets import PAPER, TINY, Cut
 
 from text_fixtures import ANIMAL_ROWS, HEADERS, write_auditorybench, write_csv
 
@@ -17,6 +19,10 @@ def data(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     return write_auditorybench(folder)
+
+
+def configuration_of(preset, data, *, max_steps=None, **folders):
+    return {"preset": preset, "max_steps": max_steps, **contents_of(data, **folders)}
 
 
 def begin(out, configuration):
@@ -139,7 +145,7 @@ def test_runs_of_an_unknown_configuration_are_refused(data, tmp_path):
 def test_a_damaged_file_is_refused(content, data, tmp_path):
     (tmp_path / "runs" / "majority").mkdir(parents=True)
     (tmp_path / "configuration.json").write_text(content)
-    with pytest.raises(ValueError, match=r"configuration.json is no .*name another OUT"):
+    with pytest.raises(ValueError, match=r"configuration.json (is no JSON|holds no settings).*name another folder"):
         settle_configuration(tmp_path, configuration_of(PRESET, data))
 
 
@@ -162,3 +168,30 @@ def test_a_folder_without_runs_is_free(data, tmp_path):
     settled = settle_configuration(tmp_path, configuration_of(PRESET, data, max_steps=5))
     assert json.loads((tmp_path / "configuration.json").read_text()) == settled
     assert settled["max_steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("kept", "now", "named"),
+    [
+        (None, Cut(2), "max_steps null, now 2; cut.rows absent, now 32"),
+        (Cut(2), None, "max_steps 2, now null"),
+        (Cut(2), Cut(2, rows=8), "cut.rows 32, now 8"),
+    ],
+)
+def test_a_try_never_mixes_with_results_nor_with_another_try(kept, now, named, tmp_path):
+    begin(tmp_path, values_of(TINY, kept))
+    settle_configuration(tmp_path, values_of(TINY, kept))
+    for check in (settle_configuration, refuse_another):
+        with pytest.raises(ValueError, match="holds results of another configuration") as refused:
+            check(tmp_path, values_of(TINY, now))
+        assert named in str(refused.value)
+
+
+def test_what_needs_no_file_is_compared_by_itself(data, tmp_path):
+    refuse_another(tmp_path / "none", values_of(TINY, None))
+    begin(tmp_path / "out", {**values_of(TINY, None), **contents_of(data)})
+    written = (tmp_path / "out" / "configuration.json").read_bytes()
+    refuse_another(tmp_path / "out", values_of(TINY, None))
+    assert (tmp_path / "out" / "configuration.json").read_bytes() == written
+    with pytest.raises(ValueError, match='preset.name "tiny", now "paper"'):
+        refuse_another(tmp_path / "out", values_of(PAPER, None))

@@ -3,8 +3,8 @@ from matplotlib.image import imread
 
 from audiobert.evaluation.predictions import RowPrediction
 from audiobert.reproduction.figures import write_figures
-from audiobert.reproduction.findings import find
-from audiobert.reproduction.results import AUDIOBERT, NO_AUDIO, Answers, DetectorScores, Results
+from audiobert.reproduction.findings import Answers, DetectorScores, Results, find
+from audiobert.reproduction.presets import AUDIOBERT, NO_AUDIO
 
 
 def answers(model: str, seed: int, right: int) -> Answers:

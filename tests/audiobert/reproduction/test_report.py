@@ -1,4 +1,3 @@
-import csv
 import json
 from dataclasses import replace
 
@@ -16,20 +15,9 @@ from audiobert.evaluation.preservation import (
     Preservation,
     PseudoPerplexity,
 )
-from audiobert.reproduction.export import CSV_HEADER
-from audiobert.reproduction.findings import find
+from audiobert.reproduction.findings import Answers, DetectorAlarms, DetectorScores, Results, find
+from audiobert.reproduction.presets import AUDIOBERT, MAJORITY, NO_AUDIO, OTHER_SPAN, RANDOM
 from audiobert.reproduction.report import write_report
-from audiobert.reproduction.results import (
-    AUDIOBERT,
-    MAJORITY,
-    NO_AUDIO,
-    OTHER_SPAN,
-    RANDOM,
-    Answers,
-    DetectorAlarms,
-    DetectorScores,
-    Results,
-)
 from audiobert.reproduction.verdict import verdict
 
 ROWS = 120
@@ -152,7 +140,16 @@ def test_what_was_not_run_is_said(tmp_path):
     assert "human-sheets" in text and "|" not in text and "figures/" not in text
 
 
-def test_json_and_csv_hold_the_figures_unrounded(tmp_path):
+def test_a_try_is_called_one_at_the_top(tmp_path):
+    cut = {"rows": 32, "passages": 16, "perplexity_passages": 2}
+    text = write_report(Results({"max_steps": 3, "cut": cut}), tmp_path).read_text(encoding="utf-8")
+    first = text.split("\n\n")[1]
+    assert "its figures mean nothing" in first and "after 3 steps" in first and "at most 32 rows of each task" in first
+    whole = write_report(Results({"max_steps": None}), tmp_path).read_text(encoding="utf-8")
+    assert "mean nothing" not in whole
+
+
+def test_json_holds_the_figures_unrounded(tmp_path):
     given = measured()
     write_report(given, tmp_path)
     everything = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -161,15 +158,27 @@ def test_json_and_csv_hold_the_figures_unrounded(tmp_path):
     assert everything["configuration"] == {"preset": "tiny"} and everything["paper"]["II"]["figures"] == []
     assert everything["preservation"]["pseudo_perplexity"][LORA_FORCED_ON] == {"seeds": 1, "mean": 75.5, "sd": None}
 
-    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert tuple(lines[0]) == CSV_HEADER
-    values = {tuple(line[name] for name in CSV_HEADER[:-1]): float(line["value"]) for line in lines}
-    # No two lines say the same thing.
-    assert len(values) == len(lines)
-    assert values["3", AUDIOBERT, "", "", "test", "pitch", "accuracy mean"] == pytest.approx(right, abs=1e-12)
-    seeds = [values["3", AUDIOBERT, "", f"{seed}", "test", "pitch", "accuracy"] for seed in range(3)]
-    assert np.mean(seeds) == pytest.approx(right, abs=1e-12)
-    assert values["3", "AudioBERT-large (paper)", "", "", "test", "pitch", "accuracy"] == pytest.approx(0.7631)
-    assert values["2", "", "both", "1", "dev", "animal", "token F1"] == 0.92
-    assert values["1", "", "", "", "dev", "animal", "captions"] == 593
+    by_seed = {
+        (one["model"], one["seed"], one["split"], one["task"]): one["accuracy"]
+        for one in everything["table_3"]["accuracies_by_seed"]
+    }
+    # No two say the same thing.
+    assert len(by_seed) == len(everything["table_3"]["accuracies_by_seed"]) == 2 * len(given.answers)
+    assert np.mean([by_seed[AUDIOBERT, seed, "test", "pitch"] for seed in range(3)]) == pytest.approx(right, abs=1e-12)
+    assert (MAJORITY, None, "test", "pitch") in by_seed
+    theirs = [figure for figure in everything["paper"]["III"]["figures"] if figure["model"] == "AudioBERT-large"]
+    assert {"split": "test", "task": "pitch", "value": 76.31}.items() <= next(
+        figure for figure in theirs if (figure["split"], figure["task"]) == ("test", "pitch")
+    ).items()
+    assert [one["token_f1"] for one in everything["table_2"]["detectors_by_seed"] if one["seed"] == 1][0] == 0.92
+    assert everything["table_1"]["animal"]["dev"]["captions"] == 593
+    assert everything["table_1_paper"]["animal"]["train"]["total_tokens"] == 39024
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        write_report(measured(), tmp_path / name)
+    written = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert {str(path) for path in written} > {"report.md", "results.json"}
+    for path in written:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()

@@ -153,7 +153,7 @@ def test_hold_out(recordings: list) -> None:
 def run(folder: Path, recordings: list, out: Path, **arguments: object) -> tuple[ClapModel, dict[str, float]]:
     model = ClapModel.from_pretrained(folder)
     dataset = captioned(folder, recordings)
-    values = {"per_device_train_batch_size": 6, "learning_rate": 2e-3, "use_cpu": True, "disable_tqdm": True, "seed": 0}
+    values = {"batch_size": 6, "learning_rate": 2e-3, "use_cpu": True, "disable_tqdm": True, "seed": 0}
     args = clap_arguments(out, **{**values, **arguments})
     return model, train_clap(model, AutoTokenizer.from_pretrained(folder), dataset, dataset, args)
 
@@ -174,8 +174,8 @@ def test_a_run_that_was_stopped_goes_on(
 ) -> None:
     whole, _ = run(clap_folder, recordings, tmp_path / "whole", num_train_epochs=4)
     with monkeypatch.context() as patch:
-        trainer = recipe.Trainer
-        patch.setattr(recipe, "Trainer", lambda **kwargs: trainer(**kwargs, callbacks=[Stop()]))
+        trainer = recipe.RecipeTrainer
+        patch.setattr(recipe, "RecipeTrainer", lambda **kwargs: trainer(**kwargs, callbacks=[Stop()]))
         with pytest.raises(KeyboardInterrupt):
             run(clap_folder, recordings, tmp_path / "stopped", num_train_epochs=4)
     resumed, _ = run(clap_folder, recordings, tmp_path / "stopped", num_train_epochs=4)
