@@ -4,11 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from audiobert.evaluation import significance
 from audiobert.evaluation.significance import bootstrap_interval, holm, mcnemar, paired_bootstrap
 
 
 def outcomes(right: int, rows: int) -> np.ndarray:
     return np.arange(rows) < right
+
+
+@pytest.fixture
+def fewer_resamples(monkeypatch):
+    """Enough for an interval at 95 %, where hundreds of intervals are looked at."""
+    monkeypatch.setattr(significance, "RESAMPLES", 2_000)
 
 
 def test_the_interval_is_that_of_scipy():
@@ -49,7 +56,7 @@ def test_the_interval_holds_the_true_accuracy_as_often_as_it_says(accuracy, rows
     assert 275 <= sum(held) <= 296
 
 
-def test_seeds_and_rows_together_hold_the_true_accuracy():
+def test_seeds_and_rows_together_hold_the_true_accuracy(fewer_resamples):
     generator = np.random.default_rng(0)
     held, held_by_rows_alone = 0, 0
     for _ in range(100):
@@ -125,7 +132,7 @@ def test_p_and_interval_agree(seed, rows, accuracy):
         assert found.interval.low <= 0 <= found.interval.high
 
 
-def test_p_of_the_paired_bootstrap_is_seldom_small_where_there_is_nothing_to_find():
+def test_p_of_the_paired_bootstrap_is_seldom_small_where_there_is_nothing_to_find(fewer_resamples):
     generator = np.random.default_rng(0)
     accuracy_of_row = generator.random((200, 1, 60))
     p_values = [paired_bootstrap(*(generator.random((2, 2, 60)) < row)).p for row in accuracy_of_row]

@@ -435,7 +435,7 @@ def test_a_split_without_rows_has_no_scores():
     tokenizer = tiny_tokenizer()
     result = evaluate_model(tiny_bert(len(tokenizer)), tokenizer, rows_of().select([]), progress=False)
     assert result.scores == {"data": {}} and result.rows == []
-    assert result.to_markdown().count("\n") == 3
+    assert result.to_markdown(titled=True).count("\n") == 3
 
 
 def test_a_causal_model_is_refused(tmp_path):
