@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import imports
+
+if TYPE_CHECKING:
+    from .modeling import (
+        AudioBertConfig,
+        AudioBertForMaskedLM,
+        AudioBertKnowledgeBase,
+        AudioBertMaskedLMOutput,
+        AuditorySpan,
+        Recording,
+        Retrieval,
+    )
 
 _here = Path(__file__).parent
 if not (_here / "modeling").is_dir():
     # In a clone `modeling/` and `hub_cards/` stand beside this folder; an install puts them into it.
     __path__.append(str(_here.parent))
 
-from transformers import AutoConfig, AutoModelForMaskedLM  # noqa: E402
-
-from .modeling import (  # noqa: E402
-    AudioBertConfig,
-    AudioBertForMaskedLM,
-    AudioBertKnowledgeBase,
-    AudioBertMaskedLMOutput,
-    AuditorySpan,
-    Recording,
-    Retrieval,
-)
-
 __version__ = "0.1.0"
 
-AutoConfig.register(AudioBertConfig.model_type, AudioBertConfig)
-AutoModelForMaskedLM.register(AudioBertConfig, AudioBertForMaskedLM)
+__all__ = [
+    "AudioBertConfig",
+    "AudioBertForMaskedLM",
+    "AudioBertKnowledgeBase",
+    "AudioBertMaskedLMOutput",
+    "AuditorySpan",
+    "Recording",
+    "Retrieval",
+    "bundled",
+]
 
 
 def bundled(name: str = "audiobert-tiny") -> Path:
@@ -41,13 +51,17 @@ def bundled(name: str = "audiobert-tiny") -> Path:
     return cards / name
 
 
-__all__ = [
-    "AudioBertConfig",
-    "AudioBertForMaskedLM",
-    "AudioBertKnowledgeBase",
-    "AudioBertMaskedLMOutput",
-    "AuditorySpan",
-    "Recording",
-    "Retrieval",
-    "bundled",
-]
+def __getattr__(name: str) -> Any:
+    # The classes bring torch and transformers along, which who only decodes or measures sounds need not wait for.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import modeling
+
+    return getattr(modeling, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+imports.watch()

@@ -12,10 +12,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from . import __version__
 from .benchmark import cli as benchmark
-from .console import err, out, plain_errors
+from .console import Debugging, err, out, plain_errors
 from .evaluation import cli as evaluation_cli
 from .reproduction import cli as reproduction
+from .sounds import cli as sounds_cli
 from .training import cli as training_cli
 
 if TYPE_CHECKING:
@@ -28,6 +30,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def audiobert_command(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=lambda wanted: _version(wanted), help="Show the version."),
+    ] = False,
+) -> None:
+    Debugging.on = debug
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"audiobert {__version__}")
+        raise typer.Exit()
 
 
 OutArgument = Annotated[Path, typer.Argument(help="Folder to write to.")]
@@ -50,12 +69,11 @@ def fill_mask(
     device: DeviceOption = "cpu",
 ) -> None:
     """Answers prompts, and shows what was heard and what plain BERT would say."""
-    from transformers.utils import logging
+    texts = _prompts(prompts or [], file)
+    _hush()
 
     from .inference import answer_prompts
 
-    logging.disable_progress_bar()
-    texts = _prompts(prompts or [], file)
     audiobert = _load(model).to(device)
     answers = answer_prompts(audiobert, audiobert.tokenizer, texts, top_k)
     failed = [answer for answer in answers if answer.error is not None]
@@ -76,13 +94,35 @@ def fill_mask(
 def _prompts(prompts: list[str], file: Path | None) -> list[str]:
     texts = [prompt for prompt in prompts if prompt != "-"]
     if file is not None:
-        texts += file.read_text(encoding="utf-8").splitlines()
+        texts += _lines(file.read_bytes(), str(file))
     if "-" in prompts or (not prompts and file is None and not sys.stdin.isatty()):
-        texts += sys.stdin.read().splitlines()
+        texts += _lines(sys.stdin.buffer.read(), "standard input")
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise ValueError('No prompt given. Try: audiobert fill-mask "Meow is the sound a [MASK] makes."')
     return texts
+
+
+def _lines(content: bytes, name: str) -> list[str]:
+    """The lines of a text without its byte order mark; a line ends with a line feed and nothing else."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no UTF-8 (byte {error.start + 1}): save it as UTF-8.") from error
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _hush() -> None:
+    """Standard error is for what concerns the answers: no progress bars, load reports or advice to programmers."""
+    import warnings
+
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
 
 
 def _load(model: str | None) -> AudioBertForMaskedLM:
@@ -131,42 +171,7 @@ def _marked(answer: PromptAnswer) -> str:
 # --- knowledge base --------------------------------------------------------------------------------------------------
 
 
-@app.command("build-knowledge-base")
-@plain_errors
-def build_knowledge_base_command(
-    source: Annotated[str, typer.Argument(metavar="AUDIO", help="Folder with metadata.csv, or a Hub dataset.")],
-    output: OutArgument,
-    clap: Annotated[str, typer.Option(help="CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
-    ast: Annotated[str, typer.Option(help="AST: a folder or a Hub id.")] = "MIT/ast-finetuned-audioset-10-10-0.4593",
-    clap_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of CLAP on the Hub.")] = None,
-    ast_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of AST on the Hub.")] = None,
-    split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "train",
-    sources: Annotated[list[str] | None, typer.Option("--source", help="Only recordings of this source.")] = None,
-    device: DeviceOption = "cpu",
-) -> None:
-    """Embeds recordings with CLAP and AST; a build that was stopped goes on where it stopped."""
-    from .sounds.building import build_knowledge_base
-
-    data: object = source
-    if not Path(source).is_dir():
-        from datasets import load_dataset
-
-        data = load_dataset(source, split=split)
-    report = build_knowledge_base(
-        data,
-        output,
-        clap=clap,
-        ast=ast,
-        clap_revision=clap_revision,
-        ast_revision=ast_revision,
-        sources=sources,
-        device=device,
-    )
-    out.print(f"{report.count} recordings in {report.folder} ({report.resumed} from a build that was cut off).")
-    if report.skipped:
-        out.print(f"{len(report.skipped)} could not be decoded; skipped.csv lists them:")
-        for name, reason in report.skipped[:10]:
-            out.print(f"  {escape(name)}: {escape(reason)}", highlight=False)
+app.command("build-knowledge-base")(sounds_cli.build_knowledge_base_command)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

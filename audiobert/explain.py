@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from .hearing import sounds_of, tokenizer_of
 from .inference import Answer, prompt_error
+from .language_models.masked import decoded
 from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AuditorySpan, Recording
 from .modeling.lora_audiobert import lora_switched
@@ -131,10 +133,11 @@ def explain(
         FileNotFoundError: `audio_dir` is not there.
     """
     _check(model, prompt, top_k, audio_dir)
-    batch = model.tokenizer(prompt, return_tensors="pt", return_offsets_mapping=True)
+    tokenizer = tokenizer_of(model)
+    batch = tokenizer(prompt, return_tensors="pt", return_offsets_mapping=True)
     offsets = batch.pop("offset_mapping")[0].tolist()
     batch = dict(batch.to(model.device))
-    masks = batch["input_ids"][0] == model.tokenizer.mask_token_id
+    masks = batch["input_ids"][0] == tokenizer.mask_token_id
 
     silent = model(**batch, audio_positions=torch.full((1, 1), -1, device=model.device))
     heard = model(**batch)
@@ -164,13 +167,11 @@ def _check(model: AudioBertForMaskedLM, prompt: str, top_k: int, audio_dir: str 
         raise TypeError(f"Only an AudioBertForMaskedLM hears anything to explain, got {type(model).__name__}.")
     if model.training:
         raise ValueError("In training mode dropout makes every answer another one: call `model.eval()` first.")
-    if model.tokenizer is None:
-        raise ValueError("The model has no tokenizer: set `model.tokenizer` to BERT's tokenizer first.")
     if top_k < 1:
         raise ValueError(f"`top_k` must be 1 or more, got {top_k}.")
     if audio_dir is not None and not Path(audio_dir).is_dir():
         raise FileNotFoundError(f"There is no folder {audio_dir} of recordings.")
-    if error := prompt_error(prompt, model.tokenizer, model.config.text_config.max_position_embeddings):
+    if error := prompt_error(prompt, tokenizer_of(model), model.config.text_config.max_position_embeddings):
         raise ValueError(error)
 
 
@@ -183,7 +184,7 @@ def _answers(
     model: AudioBertForMaskedLM, log_probabilities: torch.Tensor, best: list[list[int]]
 ) -> tuple[tuple[Answer, ...], ...]:
     return tuple(
-        tuple(Answer(model.tokenizer.decode([token]), values[token].exp().item()) for token in tokens)
+        tuple(Answer(decoded(tokenizer_of(model), token), values[token].exp().item()) for token in tokens)
         for values, tokens in zip(log_probabilities, best, strict=True)
     )
 
@@ -207,7 +208,7 @@ def _attributions(
     return tuple(
         tuple(
             Attribution(
-                model.tokenizer.decode([token]),
+                decoded(tokenizer_of(model), token),
                 audio_off=off[mask, token].item(),
                 adapter=adapter[mask, token].item(),
                 spans=tuple(change[mask, token].item() for change in alone),
@@ -223,8 +224,9 @@ def _attributions(
 def _heard_alone(
     model: AudioBertForMaskedLM, batch: Mapping[str, torch.Tensor], span: AuditorySpan
 ) -> torch.FloatTensor:
-    (retrieval,) = model.knowledge_base.search([span.text], top_k=model.config.retrieval_top_k)
-    audio = model.knowledge_base.audio_embeds(retrieval.indices).mean(0)
+    sounds = sounds_of(model)
+    (retrieval,) = sounds.search([span.text], top_k=model.config.retrieval_top_k)
+    audio = sounds.audio_embeds(retrieval.indices).mean(0)
     positions = torch.tensor([[span.start]], device=model.device)
     embeds = audio[None, None].to(device=model.device, dtype=model.dtype)
     return model(**batch, audio_positions=positions, audio_embeds=embeds).logits
@@ -235,7 +237,8 @@ def _token_heat(
 ) -> tuple[TokenHeat, ...]:
     probabilities = span_logits.float().softmax(-1)[:, 1].tolist()
     # An unknown word is a word like others.
-    special = set(model.tokenizer.all_special_ids) - {model.tokenizer.unk_token_id}
+    tokenizer = tokenizer_of(model)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     return tuple(
         TokenHeat(start, end, probability, token in special)
         for token, probability, (start, end) in zip(input_ids.tolist(), probabilities, offsets, strict=True)
@@ -293,7 +296,8 @@ def _page_data(explanation: Explanation) -> dict[str, Any]:
 
 def _pieces(explanation: Explanation) -> list[dict[str, Any]]:
     """The prompt cut into tokens and what stands between them: JavaScript counts characters in another way."""
-    pieces, end = [], 0
+    pieces: list[dict[str, Any]] = []
+    end = 0
     for token in explanation.tokens:
         if token.start < end:
             # Some characters are several tokens.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 import torch
 from datasets import Dataset, Features, Value
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .benchmark.dataset.splitting import normalise_sentence
 from .data.batches import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_auditorybench
+from .language_models.masked import decoded
 from .language_models.modes import in_evaluation_mode, logits_of_columns
 from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
@@ -45,7 +47,7 @@ def audible_rows(
         The columns of `tokenize_auditorybench` and `recordings`: for each span the indices of its recordings in the
         model's knowledge base, best first; no column `recordings` if the model injects nothing.
     """
-    tokenized = tokenize_auditorybench(dataset, model.tokenizer, model.config.text_config.max_position_embeddings)
+    tokenized = tokenize_auditorybench(dataset, tokenizer_of(model), model.config.text_config.max_position_embeddings)
     rows = tokenized.to_list()
     detect(model, [row for row in rows if not row["audio_positions"]], batch_size)
     hear(model, rows, hearing, seed)
@@ -75,24 +77,22 @@ def detect(
     Raises:
         ValueError: the detector's logits are no numbers.
     """
-    collate = AudioBertDataCollator(model.tokenizer)
+    tokenizer = tokenizer_of(model)
+    collate = AudioBertDataCollator(tokenizer)
     alike = sorted(rows, key=lambda row: len(row["input_ids"]))
     no_columns = torch.tensor([], dtype=torch.long)
     # Spans are read off BERT's hidden states; its scores of the vocabulary are not needed.
     with torch.no_grad(), in_evaluation_mode(model), logits_of_columns(model, no_columns):
         for start in range(0, len(alike), batch_size):
             chosen = alike[start : start + batch_size]
-            inputs = [{name: row[name] for name in model.tokenizer.model_input_names} for row in chosen]
+            inputs = [{name: row[name] for name in tokenizer.model_input_names} for row in chosen]
             batch = {name: value.to(model.device) for name, value in collate(inputs).items()}
             # No positions: the plain pass is all that the detector needs.
             silent = torch.full((len(chosen), 1), NO_SPAN, device=model.device)
             span_logits = model(**batch, audio_positions=silent).span_logits
-            refuse_no_numbers(
-                model,
-                span_logits.masked_fill(batch["attention_mask"][..., None] == 0, 0),
-                lambda row, ids=batch["input_ids"]: model.tokenizer.decode(ids[row], skip_special_tokens=True),
-            )
-            found = model.detect_spans(batch["input_ids"], span_logits, batch["attention_mask"])
+            attended = span_logits.masked_fill(batch["attention_mask"][..., None] == 0, 0)
+            refuse_no_numbers(model, attended, partial(_text_of, tokenizer, chosen))
+            found = model.detect_spans(cast(torch.LongTensor, batch["input_ids"]), span_logits, batch["attention_mask"])
             for row, spans in zip(chosen, found, strict=True):
                 row["detected"] = [0] * len(row["input_ids"])
                 for span in spans:
@@ -100,6 +100,10 @@ def detect(
                 row["audio_positions"] = [span.start for span in spans]
                 row["span_texts"] = [span.text for span in spans]
             advance(len(chosen))
+
+
+def _text_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], number: int) -> str:
+    return decoded(tokenizer, rows[number]["input_ids"], skip_special_tokens=True)
 
 
 def hear(
@@ -146,32 +150,57 @@ def hear(
         choose = _chooser(model, rows, found, hearing, seed)
         for row in rows:
             row["recordings"] = [choose(row, place, found[text]) for place, text in enumerate(row["span_texts"])]
-    similarities = [[found[text].recordings[0].similarity for text in row["span_texts"]] for row in rows]
-    return [sum(values) / len(values) if values else None for values in similarities]
+    return [_mean_similarity([found[text] for text in row["span_texts"]]) for row in rows]
+
+
+def _mean_similarity(retrievals: Iterable[Retrieval]) -> float | None:
+    best = [found.recordings[0].similarity for found in retrievals]
+    values = [similarity for similarity in best if similarity is not None]
+    return sum(values) / len(values) if values else None
+
+
+def tokenizer_of(model: AudioBertForMaskedLM) -> PreTrainedTokenizerBase:
+    """
+    Raises:
+        ValueError: if the model has no tokenizer.
+    """
+    if model.tokenizer is None:
+        raise ValueError("The model has no tokenizer: set `model.tokenizer` to BERT's tokenizer first.")
+    return model.tokenizer
+
+
+def sounds_of(model: AudioBertForMaskedLM) -> AudioBertKnowledgeBase:
+    """
+    Raises:
+        ValueError: if the model has no knowledge base.
+    """
+    if model.knowledge_base is None:
+        raise ValueError("Spans are looked up in a knowledge base: call `model.set_knowledge_base(...)` first.")
+    return model.knowledge_base
 
 
 def check_hearing(model: AudioBertForMaskedLM, hearing: Hearing) -> None:
     """Raises ValueError if the model cannot hear in this way."""
-    if hearing not in Hearing.__args__:
-        raise ValueError(f"`hearing` must be one of {', '.join(Hearing.__args__)}, got {hearing!r}.")
+    if hearing not in get_args(Hearing):
+        raise ValueError(f"`hearing` must be one of {', '.join(get_args(Hearing))}, got {hearing!r}.")
     silent = model.config.injection == "none"
     if silent and hearing not in ("retrieved", LABEL_TEXT):
         raise ValueError(f"This model hears no sound (its `config.injection` is 'none'), so not {hearing!r} either.")
     if not silent and hearing == LABEL_TEXT:
         raise ValueError("Labels as text go in the place of sound: `config.injection` must be 'none'.")
-    if model.knowledge_base is None and (not silent or hearing == LABEL_TEXT):
-        raise ValueError("Spans are looked up in a knowledge base: call `model.set_knowledge_base(...)` first.")
+    if not silent or hearing == LABEL_TEXT:
+        sounds_of(model)
 
 
 def _retrievals(model: AudioBertForMaskedLM, rows: Iterable[Row]) -> dict[str, Retrieval]:
     texts = list(dict.fromkeys(text for row in rows for text in row["span_texts"]))
-    return dict(zip(texts, model.knowledge_base.search(texts, model.config.retrieval_top_k), strict=True))
+    return dict(zip(texts, sounds_of(model).search(texts, model.config.retrieval_top_k), strict=True))
 
 
 def _chooser(
     model: AudioBertForMaskedLM, rows: Sequence[Row], found: dict[str, Retrieval], hearing: Hearing, seed: int
 ) -> Chooser:
-    sounds, top_k = model.knowledge_base, model.config.retrieval_top_k
+    sounds, top_k = sounds_of(model), model.config.retrieval_top_k
 
     def draw(row: Row, place: int, pool: Sequence[Any], count: int) -> list[Any]:
         return random.Random(f"{seed} {place} {row['sentence']}").sample(pool, min(count, len(pool)))
@@ -245,7 +274,7 @@ def _write_labels(model: AudioBertForMaskedLM, rows: Iterable[Row], found: dict[
     longest = model.config.text_config.max_position_embeddings
     for row in rows:
         labels = [found[text].recordings[0].label.replace("_", " ") for text in row["span_texts"]]
-        _write_before_spans(row, [f"({label})" for label in labels], model.tokenizer, longest)
+        _write_before_spans(row, [f"({label})" for label in labels], tokenizer_of(model), longest)
 
 
 def _write_before_spans(row: Row, notes: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> None:

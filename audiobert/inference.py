@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from .language_models.masked import decoded
 from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AuditorySpan
 
@@ -100,11 +101,14 @@ def _answer_batch(
     offsets = batch.pop("offset_mapping")
     batch = batch.to(model.device)
     heard = model(**batch)
-    # A row without positions is plain BERT's.
-    silent = model(**batch, audio_positions=torch.full((len(prompts), 1), -1, device=model.device))
+    # Where nothing was heard the answer is plain BERT's already. A row without positions is plain BERT's, too.
+    without_audio = heard.logits
+    if any(heard.spans or ()):
+        silent = torch.full((len(prompts), 1), -1, device=model.device)
+        without_audio = model(**batch, audio_positions=silent).logits
     attended = batch["attention_mask"][..., None] == 1
-    for logits in (heard.logits, silent.logits):
-        refuse_no_numbers(model, logits.where(attended, 0), lambda row: prompts[row])
+    for logits in (heard.logits, without_audio):
+        refuse_no_numbers(model, logits.where(attended, 0), prompts.__getitem__)
     results = []
     for row, prompt in enumerate(prompts):
         masks = batch["input_ids"][row] == tokenizer.mask_token_id
@@ -116,7 +120,7 @@ def _answer_batch(
             PromptAnswer(
                 prompt,
                 answers=_best(heard.logits[row, masks], tokenizer, top_k),
-                answers_without_audio=_best(silent.logits[row, masks], tokenizer, top_k),
+                answers_without_audio=_best(without_audio[row, masks], tokenizer, top_k),
                 spans=spans,
             )
         )
@@ -126,6 +130,6 @@ def _answer_batch(
 def _best(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase, top_k: int) -> list[list[Answer]]:
     values, tokens = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
     return [
-        [Answer(tokenizer.decode([token]), value) for value, token in zip(row_values, row_tokens, strict=True)]
+        [Answer(decoded(tokenizer, token), value) for value, token in zip(row_values, row_tokens, strict=True)]
         for row_values, row_tokens in zip(values.tolist(), tokens.tolist(), strict=True)
     ]

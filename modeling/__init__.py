@@ -1,4 +1,10 @@
-"""What travels with a checkpoint: the configuration, the model and the knowledge base."""
+"""
+What travels with a checkpoint: the configuration, the model and the knowledge base.
+
+Importing it registers the Auto classes.
+"""
+
+from transformers import AutoConfig, AutoModelForMaskedLM
 
 from .configuration_audiobert import AudioBertConfig
 from .knowledge_audiobert import AudioBertKnowledgeBase, Recording, Retrieval
@@ -13,3 +19,6 @@ __all__ = [
     "Recording",
     "Retrieval",
 ]
+
+AutoConfig.register(AudioBertConfig.model_type, AudioBertConfig)
+AutoModelForMaskedLM.register(AudioBertConfig, AudioBertForMaskedLM)

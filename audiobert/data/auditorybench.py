@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, Value
+
+from ..csv_files import read_csv
 
 SPLITS = ("train", "dev", "test", "wiki")
 # What stands for the answer in a sentence of the data, whatever the tokenizer's own mask token is.
@@ -76,35 +77,22 @@ def read_rows(path: Path, task: str) -> Iterator[dict]:
     """
     The rows of one CSV file of a task, as `load_auditorybench` gives them.
 
-    Read by Python's `csv`: a span "NA" stays text, doubled quotes are undone, and a field may hold line breaks.
+    Read by `read_csv`: a span "NA" stays text, doubled quotes are undone, and a field may hold line breaks.
     """
     answer_column, span_columns = _COLUMNS[task]
     if not path.is_file():
         raise FileNotFoundError(f"No file {path}: the data folder must hold {path.name}.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        # A row that is too long or too short shows as the key or the value None.
-        reader = csv.DictReader(file, strict=True)
-        try:
-            missing = {answer_column, "sentence", *span_columns} - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(
-                    f"{path}: no column {', '.join(sorted(missing))}; its columns are {reader.fieldnames or 'none'}."
-                )
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise ValueError(f"{where}: the row has more or fewer fields than the header.")
-                check_row(row["sentence"], row[answer_column], task, where)
-                yield {
-                    "sentence": row["sentence"],
-                    "answer": row[answer_column],
-                    "spans": [row[column] for column in span_columns],
-                    "task": task,
-                }
-        except csv.Error as error:
-            raise ValueError(f"{path}, after line {reader.line_num}: no valid CSV ({error}).") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not encoded in UTF-8 ({error.reason}); save it as UTF-8.") from error
+    for row in read_csv(path, (answer_column, "sentence", *span_columns)):
+        where = f"{path}, line {row.line}"
+        if row.misfit is not None:
+            raise ValueError(f"{where}: {row.misfit}.")
+        check_row(row.cells["sentence"], row.cells[answer_column], task, where)
+        yield {
+            "sentence": row.cells["sentence"],
+            "answer": row.cells[answer_column],
+            "spans": [row.cells[column] for column in span_columns],
+            "task": task,
+        }
 
 
 def check_row(sentence: str, answer: str, task: str, where: str) -> None:

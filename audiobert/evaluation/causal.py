@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from datasets import Dataset, DatasetDict
 from rich.console import Console
 from rich.progress import Progress
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.auditorybench import PITCH_ANSWERS
 from ..language_models.causal import refuse_other_models, refuse_too_long, text_ids
@@ -143,7 +143,7 @@ def generated(
             width = max(len(rows[index]) for index in chosen)
             input_ids = torch.tensor([[padding] * (width - len(rows[i])) + rows[i] for i in chosen])
             mask = torch.tensor([[0] * (width - len(rows[i])) + [1] * len(rows[i]) for i in chosen])
-            output = model.generate(
+            output = cast(GenerationMixin, model).generate(
                 input_ids=input_ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=MOST_NEW_TOKENS,
@@ -160,7 +160,7 @@ def generated(
                 return_dict_in_generate=True,
             )
             for logits in output.logits:
-                refuse_no_numbers(model, logits, lambda row, chosen=chosen: texts[chosen[row]])
+                refuse_no_numbers(model, logits, [texts[index] for index in chosen].__getitem__)
             ends = tokenizer.batch_decode(output.sequences[:, width:], skip_special_tokens=True)
             written.update(zip(chosen, ends, strict=True))
             advance(len(chosen))

@@ -158,16 +158,19 @@ def choose_served(chat: ChatModel, rows: Sequence[ChoiceRow], *, prompt: str | P
             package's `prompts/choice_question.txt`.
 
     Raises:
-        ValueError: a placeholder is missing.
+        ValueError: a placeholder is missing, or no reply at all is an answer.
         OSError: as `predict_served`.
     """
-    from .served import ask_all
+    from .served import ask_all, refuse_no_answers
 
     template = load_prompt(prompt, CHOICE_PROMPT, ("sentence", *LETTERS))
     prompts = [
         fill(template, {"sentence": row.sentence, **dict(zip(LETTERS, row.options, strict=True))}) for row in rows
     ]
-    return [replied_choice(reply, LETTERS) for reply in ask_all(chat, prompts)]
+    replies = ask_all(chat, prompts)
+    chosen = [replied_choice(reply, LETTERS) for reply in replies]
+    refuse_no_answers(chat, chosen, [row.sentence for row in rows], replies)
+    return chosen
 
 
 def _letter(scores: Sequence[float]) -> str:
@@ -187,7 +190,7 @@ def _mask_scores(
     scores = []
     for row, sentence, text in zip(logits, sentences, texts, strict=True):
         pieces, at_masks = list(sentence.pieces.values()), row[list(sentence.pieces)].float()
-        refuse_no_numbers(model, at_masks[None], lambda _, text=text: text)
+        refuse_no_numbers(model, at_masks[None], [text].__getitem__)
         loss = cross_entropy(at_masks, torch.tensor(pieces, device=row.device))
         scores.append(-math.inf if tokenizer.unk_token_id in pieces else -loss.item())
     return scores

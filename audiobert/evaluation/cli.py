@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..llm.client import ChatModel
+    from ..reports.tables import TableReport
     from .masked import EvaluationResult
     from .predictions import RowPrediction
 
@@ -120,8 +119,10 @@ def evaluate_command(
     for_causal = _given(method=method, prompt=prompt)
     result: EvaluationResult | None = None
     if llm_url is not None:
+        from ..llm.client import open_chat
+
         _refuse("a served model", {**for_masked, **for_causal, **_given(kind=kind)})
-        with _server(llm_url, model, llm_key, replies) as chat:
+        with open_chat(llm_url, model, llm_key, replies) as chat:
             rows = _served_rows(chat, dataset, splits)
     elif (kind or _kind_of(model)) is Kind.causal:
         from .causal import predict_causal
@@ -134,7 +135,7 @@ def evaluate_command(
 
         _refuse("a masked model", for_causal)
         loaded, tokenizer = _load(model, Kind.masked, dtype, device_map, device)
-        settings = {"splits": splits, "batch_size": batch_size}
+        settings: dict[str, Any] = {"splits": splits, "batch_size": batch_size}
         result = evaluate_model(loaded, tokenizer, dataset, **settings, **for_masked)
         rows = result.rows
         if controls and not for_masked and loaded.config.model_type == "audiobert":
@@ -175,8 +176,10 @@ def evaluate_choices_command(
 
     rows = load_choices(choices)
     if llm_url is not None:
+        from ..llm.client import open_chat
+
         _refuse("a served model", _given(kind=kind))
-        with _server(llm_url, model, llm_key, replies) as chat:
+        with open_chat(llm_url, model, llm_key, replies) as chat:
             chosen = choose_served(chat, rows)
     else:
         kind = kind or _kind_of(model)
@@ -207,7 +210,7 @@ def compare_command(
     from .strata import stratify
 
     with_audio, without = ([load_predictions(path) for path in paths] for paths in (audio, control))
-    reports = [compare(with_audio, without)]
+    reports: list[TableReport] = [compare(with_audio, without)]
     if data is not None:
         reports.append(stratify({"audio": with_audio, "control": without}, load_auditorybench(data)["train"]))
     if output_format is Format.json:
@@ -236,7 +239,8 @@ def preservation_command(
     from .preservation import measure_preservation
 
     read = read_passages(text)
-    audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled()).to(device)
+    # The types of transformers take the decorated method for one without `self`.
+    audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled()).to(device)  # type: ignore[arg-type]
     found = measure_preservation(audiobert, read, sample_passages(read, passages), batch_size, files=text_files(text))
     print_figures(found, output_format)
 
@@ -302,17 +306,8 @@ def _load(
 
     load = load_causal if kind is Kind.causal else load_masked
     loaded, tokenizer = load(model, dtype=dtype, device_map=device_map)
-    return (loaded if device_map else loaded.to(device)), tokenizer
-
-
-@contextmanager
-def _server(url: str, model: str, key: str | None, replies: Path) -> Iterator[ChatModel]:
-    from ..llm.client import ChatModel
-    from ..llm.reply_log import ReplyLog
-
-    with ReplyLog(replies) as log, ChatModel(url, model, log, api_key=key) as chat:
-        chat.check()
-        yield chat
+    # The types of transformers take the decorated method for one without `self`.
+    return (loaded if device_map else loaded.to(device)), tokenizer  # type: ignore[arg-type]
 
 
 def _served_rows(chat: ChatModel, dataset: DatasetDict, splits: list[str] | None) -> list[RowPrediction]:

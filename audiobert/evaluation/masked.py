@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from inspect import signature
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -17,10 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator, alignment_report, tokenize_auditorybench
 from ..data.masking import mask_answers
-from ..hearing import LABEL_TEXT, Hearing, check_hearing, detect, hear
-from ..language_models.masked import check_masked_model, check_vocabulary, context_length
+from ..hearing import LABEL_TEXT, Hearing, check_hearing, detect, hear, sounds_of, tokenizer_of
+from ..language_models.masked import check_masked_model, check_vocabulary, context_length, decoded
 from ..language_models.modes import in_evaluation_mode, logits_of_columns
 from ..language_models.numbers import refuse_no_numbers
+from ..modeling import AudioBertForMaskedLM
 from ..reports.tables import TableReport, TextTable, percent
 from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
 from .predictions import COMBINED, RowPrediction
@@ -206,7 +207,11 @@ def evaluate_model(
 
 
 def evaluate_detector(
-    model: PreTrainedModel, dataset: DatasetDict | Dataset, *, splits: Sequence[str] | None = None, batch_size: int = 64
+    model: AudioBertForMaskedLM,
+    dataset: DatasetDict | Dataset,
+    *,
+    splits: Sequence[str] | None = None,
+    batch_size: int = 64,
 ) -> dict[str, dict[str, dict[str, float | int | None]]]:
     """
     Scores the span detector of an `AudioBertForMaskedLM` alone.
@@ -220,7 +225,7 @@ def evaluate_detector(
     """
     scores: dict[str, dict[str, dict[str, float | int | None]]] = {}
     for name, part in choose_splits(dataset, splits).items():
-        rows = tokenize_auditorybench(part, model.tokenizer, context_length(model)).to_list()
+        rows = tokenize_auditorybench(part, tokenizer_of(model), context_length(model)).to_list()
         for row in rows:
             row["aligned"] = len(row["audio_positions"])
         detect(model, rows, batch_size)
@@ -288,7 +293,7 @@ def _add_other_pitch(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerB
 
 
 def _listen(
-    model: PreTrainedModel,
+    model: AudioBertForMaskedLM,
     rows: list[dict[str, Any]],
     batch_size: int,
     spans: str,
@@ -324,8 +329,8 @@ def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, A
 def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]) -> None:
     """Puts into each row what is scored: its answer pieces and answer scores."""
     collate = AudioBertDataCollator(tokenizer)
-    if "recordings" in rows[0]:
-        sounds = model.knowledge_base
+    if _is_audiobert(model) and "recordings" in rows[0]:
+        sounds = sounds_of(model)
         collate = HearingCollator(tokenizer, "audio_embeds", lambda found: sounds.audio_embeds(found).mean(0).numpy())
     batch = {name: value.to(model.device) for name, value in collate(rows).items()}
     labels = batch["labels"]
@@ -372,7 +377,7 @@ def _prediction(split: str, number: int, row: dict[str, Any], tokenizer: PreTrai
         predicted = row["answer"] if correct else other if other_score > row["score"] else ""
     else:
         correct = answer_is_right(row["answer_pieces"], [label for label in row["labels"] if label != IGNORED])
-        predicted = tokenizer.decode(row["answer_pieces"]).strip()
+        predicted = decoded(tokenizer, row["answer_pieces"]).strip()
     return RowPrediction.of(split, number, row, predicted, correct)
 
 
@@ -405,7 +410,7 @@ def _score(part: Dataset, rows: list[dict[str, Any]], correct: int) -> Scores:
     )
 
 
-def _detector_scores(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
+def _detector_scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
     labelled = [row for row in rows if row["aligned"] == len(row["spans"])]
     if "detected" not in rows[0]:
         names = ("span_precision", "span_recall", "span_f1", "span_exact_f1", "span_f1_all_rows", "rows_detected")
@@ -423,5 +428,6 @@ def _detector_scores(rows: list[dict[str, Any]]) -> dict[str, float | int | None
     }
 
 
-def _is_audiobert(model: PreTrainedModel) -> bool:
+def _is_audiobert(model: PreTrainedModel) -> TypeGuard[AudioBertForMaskedLM]:
+    # Not by its class, which is another one where it came with a checkpoint's code.
     return model.config.model_type == "audiobert"

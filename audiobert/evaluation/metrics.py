@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import evaluate
 import torch
@@ -13,6 +13,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 from ..data.auditorybench import MASK, PITCH_ANSWERS
 from ..data.batches import IGNORED
 from ..data.masking import mask_answers
+from ..language_models.masked import decoded
 from ..language_models.numbers import refuse_no_numbers
 
 # What a row of a metric's input can be.
@@ -141,7 +142,8 @@ class AuditoryMetrics:
         self.label_names = tuple(label_names)
         self.threshold = threshold
         self.tokenizer = tokenizer
-        self.pitch_ids = pitch_token_ids(tokenizer) if "labels" in label_names else None
+        # Of the detector alone no answer is scored.
+        self.pitch_ids = pitch_token_ids(tokenizer) if "labels" in label_names else (IGNORED, IGNORED)
 
     def reduce(self, logits: torch.Tensor | tuple[torch.Tensor, ...], labels: Any) -> dict[str, torch.Tensor]:
         """
@@ -164,7 +166,7 @@ class AuditoryMetrics:
         if "labels" in by_name:
             answers = by_name["labels"][by_name["labels"] != IGNORED]
             at_labels = logits[0][by_name["labels"] != IGNORED]
-            refuse_no_numbers("The model", at_labels, lambda place: self.tokenizer.decode(answers[place]))
+            refuse_no_numbers("The model", at_labels, lambda place: decoded(self.tokenizer, int(answers[place])))
             reduced["answers"] = best_tokens(logits[0], by_name["labels"], self.tokenizer.unk_token_id)
             reduced["pitch"] = pitch_logits(logits[0], by_name["labels"], self.pitch_ids)
         if "span_labels" in by_name:
@@ -182,12 +184,12 @@ class AuditoryMetrics:
             accuracy (over all rows), animal_accuracy and pitch_accuracy (if there are such rows); span_precision,
             span_recall, span_f1 and span_exact_f1.
         """
-        by_name = self._by_name(prediction.label_ids)
+        by_name, reduced = self._by_name(prediction.label_ids), cast("dict[str, Any]", prediction.predictions)
         scores = {}
         if "labels" in by_name:
-            scores.update(self._answers(prediction.predictions, by_name["labels"]))
+            scores.update(self._answers(reduced, by_name["labels"]))
         if "span_labels" in by_name:
-            spans = {"predictions": prediction.predictions["spans"], "references": by_name["span_labels"]}
+            spans = {"predictions": reduced["spans"], "references": by_name["span_labels"]}
             scores.update({f"span_{name}": value for name, value in SpanTokenF1().compute(**spans).items()})
             scores["span_exact_f1"] = SpanExactF1().compute(**spans)["f1"]
         return scores

@@ -64,13 +64,15 @@ def answer_changes(rows_with: Sequence[RowPrediction], rows_without: Sequence[Ro
         ValueError: as `write_evaluation_page`.
     """
     _check_pairs(rows_with, rows_without)
-    total, right_with, right_without = Counter(), Counter(), Counter()
+    total: Counter[tuple[str, str, str]] = Counter()
+    right_with: Counter[tuple[str, str, str]] = Counter()
+    right_without: Counter[tuple[str, str, str]] = Counter()
     for with_audio, without in zip(rows_with, rows_without, strict=True):
         key = with_audio.task, with_audio.split, _label(with_audio.answer)
         total[key] += 1
         right_with[key] += with_audio.correct
         right_without[key] += without.correct
-    changes = [AnswerChange(*key, total[key], right_without[key], right_with[key]) for key in total]
+    changes = [AnswerChange(*key, rows, right_without[key], right_with[key]) for key, rows in total.items()]
     return sorted(changes, key=lambda change: (change.right_without - change.right_with, -change.rows))
 
 

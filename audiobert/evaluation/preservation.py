@@ -17,8 +17,8 @@ from transformers import BertForMaskedLM
 
 from ..data.batches import AudioBertDataCollator
 from ..files import sha256_of
-from ..hearing import detect
-from ..language_models.masked import context_length
+from ..hearing import detect, tokenizer_of
+from ..language_models.masked import context_length, decoded
 from ..language_models.modes import in_evaluation_mode, logits_of_columns
 from ..language_models.numbers import refuse_no_numbers
 from ..modeling import AudioBertForMaskedLM
@@ -191,15 +191,15 @@ def identical_answers(
         ValueError: if there are no passages.
     """
     _refuse_nothing(passages)
-    draw, prompts = random.Random(seed), []
+    tokenizer, draw, prompts = tokenizer_of(model), random.Random(seed), []
     for passage in passages:
         text = passage.split()[:words]
-        text[draw.randrange(len(text))] = model.tokenizer.mask_token
+        text[draw.randrange(len(text))] = tokenizer.mask_token
         prompts.append(" ".join(text))
     bert, heard, identical = original_bert(model), 0, 0
     with in_evaluation_mode(model):
         for start in range(0, len(prompts), batch_size):
-            batch = model.tokenizer(
+            batch = tokenizer(
                 prompts[start : start + batch_size],
                 padding=True,
                 truncation=True,
@@ -209,7 +209,7 @@ def identical_answers(
             output, expected = model(**batch), bert(**batch).logits
             attended = batch["attention_mask"][..., None] == 1
             for logits in (output.logits, expected):
-                refuse_no_numbers(model, logits.where(attended, 0), lambda row, start=start: prompts[start + row])
+                refuse_no_numbers(model, logits.where(attended, 0), prompts[start:].__getitem__)
             for row, spans in enumerate(output.spans or [[]] * len(expected)):
                 heard += bool(spans)
                 identical += not spans and torch.equal(output.logits[row], expected[row])
@@ -235,7 +235,7 @@ def pseudo_perplexity(
     """
     _refuse_nothing(passages)
     score = _scorer(model, mode)
-    special = set(model.tokenizer.all_special_ids)
+    special = set(tokenizer_of(model).all_special_ids)
     # All rows of a batch have their mask in one place, so that the vocabulary is scored there alone.
     by_place: dict[int, list[dict[str, list[int]]]] = {}
     for row in _tokenized(model, passages):
@@ -262,14 +262,13 @@ def pseudo_perplexity(
 def _negative_log_probability(
     model: AudioBertForMaskedLM, rows: Sequence[dict[str, list[int]]], place: int, score: Scorer
 ) -> float:
-    batch = {name: value.to(model.device) for name, value in AudioBertDataCollator(model.tokenizer)(rows).items()}
+    tokenizer = tokenizer_of(model)
+    batch = {name: value.to(model.device) for name, value in AudioBertDataCollator(tokenizer)(rows).items()}
     wanted = batch["input_ids"][:, place].clone()
-    batch["input_ids"][:, place] = model.tokenizer.mask_token_id
+    batch["input_ids"][:, place] = tokenizer.mask_token_id
     with logits_of_columns(model, torch.tensor([place])):
         logits = score(batch)[:, 0]
-    refuse_no_numbers(
-        model, logits, lambda row: model.tokenizer.decode(rows[row]["input_ids"], skip_special_tokens=True)
-    )
+    refuse_no_numbers(model, logits, lambda row: decoded(tokenizer, rows[row]["input_ids"], True))
     return nn.functional.cross_entropy(logits.float(), wanted, reduction="sum").item()
 
 
@@ -292,13 +291,15 @@ def original_bert(model: AudioBertForMaskedLM) -> BertForMaskedLM:
     weights = model.text_model.state_dict()
     # An adapted layer keeps its original under `base_layer`.
     bert.load_state_dict({name.replace(".base_layer.", "."): w for name, w in weights.items() if "lora_" not in name})
-    return bert.to(model.device, model.dtype).eval()
+    # The types of transformers take the decorated method for one without `self`.
+    return bert.to(model.device, model.dtype).eval()  # type: ignore[arg-type]
 
 
 def _tokenized(model: AudioBertForMaskedLM, passages: Sequence[str]) -> list[dict[str, list[int]]]:
     """What the model takes of each passage, by name."""
-    encoded = model.tokenizer(list(passages), truncation=True, max_length=context_length(model))
-    names = model.tokenizer.model_input_names
+    tokenizer = tokenizer_of(model)
+    encoded = tokenizer(list(passages), truncation=True, max_length=context_length(model))
+    names = tokenizer.model_input_names
     return [{name: encoded[name][row] for name in names} for row in range(len(passages))]
 
 

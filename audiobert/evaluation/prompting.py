@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from ..data.auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
+from ..data.auditorybench import FEATURES, choose_splits
 from ..llm.replies import DECLINED, lines_of, singular_forms, value_of
 from ..llm.templates import load_template
 
@@ -100,11 +100,6 @@ def replied_choice(reply: str, choices: Sequence[str]) -> str:
     """The one of some words or letters that the reply consists of, in upper or lower case; "" for any other reply."""
     line = _only_line(reply).lower()
     return next((choice for choice in choices if choice.lower() == line), "")
-
-
-def replied_pitch(reply: str) -> str:
-    """`replied_choice` of "higher" and "lower"."""
-    return replied_choice(reply, PITCH_ANSWERS)
 
 
 def _only_line(reply: str) -> str:

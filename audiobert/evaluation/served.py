@@ -48,7 +48,7 @@ def predict_served(
         One prediction per row, split by split in the data's order; none of a split without rows.
 
     Raises:
-        ValueError: for a split that is not there, or a prompt without `{{sentence}}`.
+        ValueError: for a split that is not there, a prompt without `{{sentence}}`, or if no reply at all is an answer.
         OSError: the server cannot be reached, or did not reply to some rows though it does to others; a second call
             with the same log asks for those alone.
     """
@@ -69,6 +69,7 @@ def predict_served(
             predicted = replied_animal(reply)
             right = same_animal(predicted, row["answer"])
         predictions.append(RowPrediction.of(split, number, row, predicted, right))
+    refuse_no_answers(chat, [row.predicted for row in predictions], [row.sentence for row in predictions], replies)
     return predictions
 
 
@@ -94,7 +95,25 @@ def ask_all(chat: ChatModel, prompts: Sequence[str], sampling: Sampling = SAMPLI
             f"{chat.url} gave no reply to {missing} of {len(replies)} prompts. Start the same command again: those "
             "that were answered are not asked for a second time."
         )
-    return replies
+    return [reply for reply in replies if reply is not None]
+
+
+def refuse_no_answers(
+    chat: ChatModel, answers: Sequence[str], sentences: Sequence[str], replies: Sequence[str]
+) -> None:
+    """
+    A model none of whose replies can be read would score 0: its prompt, its template or the room that its reply has is
+    wrong, and no figure says anything of what it knows.
+
+    Raises:
+        ValueError: there are answers, and all are "". The error names the model, the first row and its reply.
+    """
+    if answers and not any(answers):
+        raise ValueError(
+            f"None of the {len(answers):,} replies of {chat.model} is an answer that can be read. The first is "
+            f"{replies[0][:80]!r}, to {sentences[0]!r}: look at the others in the log of replies, and give another "
+            "prompt, or more tokens to a model that thinks before it answers."
+        )
 
 
 def unanswered(predictions: Sequence[RowPrediction]) -> dict[str, dict[str, int]]:

@@ -117,13 +117,16 @@ def stratify(
 
 
 def _text_levels(rows: Sequence[RowPrediction], train: Iterable[Mapping[str, Any]]) -> dict[str, list[Level]]:
-    sentences, answered_sentences, answers, spans = set(), set(), set(), set()
-    for row in train:
-        task, sentence, answer = row["task"], normalise_sentence(row["sentence"]), normalise_sentence(row["answer"])
+    sentences: set[tuple[str, str]] = set()
+    answered_sentences: set[tuple[str, str, str]] = set()
+    answers: set[tuple[str, str]] = set()
+    spans: set[tuple[str, str]] = set()
+    for known in train:
+        task, sentence, answer = known["task"], *map(normalise_sentence, (known["sentence"], known["answer"]))
         sentences.add((task, sentence))
         answered_sentences.add((task, sentence, answer))
         answers.add((task, answer))
-        spans.update((task, normalise_sentence(span)) for span in row["spans"])
+        spans.update((task, normalise_sentence(span)) for span in known["spans"])
 
     levels: dict[str, list[Level]] = {"sentence in train": [], "answer in train": [], "spans in train": []}
     for row in rows:

@@ -52,6 +52,14 @@ class _Text:
 
 
 @dataclass(frozen=True)
+class _Shared:
+    """What the model remembers of the beginning of several texts, and the argument by which it takes that."""
+
+    name: str
+    cache: DynamicCache
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """
     Of a text with one of the answers.
@@ -116,14 +124,14 @@ def likelihoods(
         for number, blank in enumerate(blanks):
             texts = _encoded(model, tokenizer, blank)
             start = texts[0].start if texts else 0
-            cache = _shared_cache(model, texts[0].ids[: start - 1]) if len(texts) > batch_size and start > 1 else None
-            if cache is None:
+            shared = _shared_cache(model, texts[0].ids[: start - 1]) if len(texts) > batch_size and start > 1 else None
+            if shared is None:
                 loose += texts
                 owners += [number] * len(texts)
             else:
                 # The last shared token goes with each text: its output tells the probability of the next.
                 ends = [_Text(text.written, text.ids[start - 1 :], 1) for text in texts]
-                results[number] = _scored(model, ends, batch_size, cache)
+                results[number] = _scored(model, ends, batch_size, shared)
                 advance(1)
         for number, likelihood in zip(owners, _scored(model, loose, batch_size), strict=True):
             results[number].append(likelihood)
@@ -158,7 +166,7 @@ def _cache_name(model: PreTrainedModel) -> str | None:
     return next((name for name in _CACHE_NAMES if name in taken), None)
 
 
-def _shared_cache(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None:
+def _shared_cache(model: PreTrainedModel, ids: list[int]) -> _Shared | None:
     """What the model remembers of the tokens, None if that cannot be copied for several texts (recurrent models)."""
     name = _cache_name(model)
     if name is None:
@@ -168,22 +176,23 @@ def _shared_cache(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None
     if not isinstance(cache, DynamicCache):
         return None
     # Not their subclasses, which keep other states besides.
-    return cache if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers) else None
+    copies = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    return _Shared(name, cache) if copies else None
 
 
 def _scored(
-    model: PreTrainedModel, texts: list[_Text], batch_size: int, cache: DynamicCache | None = None
+    model: PreTrainedModel, texts: list[_Text], batch_size: int, shared: _Shared | None = None
 ) -> list[Likelihood]:
     scored: dict[int, Likelihood] = {}
     by_length = sorted(range(len(texts)), key=lambda index: len(texts[index].ids))
     for first in range(0, len(texts), batch_size):
         chosen = by_length[first : first + batch_size]
-        scored.update(zip(chosen, _scored_batch(model, [texts[index] for index in chosen], cache), strict=True))
+        scored.update(zip(chosen, _scored_batch(model, [texts[index] for index in chosen], shared), strict=True))
     return [scored[index] for index in range(len(texts))]
 
 
-def _scored_batch(model: PreTrainedModel, texts: list[_Text], cache: DynamicCache | None) -> list[Likelihood]:
-    known = 0 if cache is None else cache.get_seq_length()
+def _scored_batch(model: PreTrainedModel, texts: list[_Text], shared: _Shared | None) -> list[Likelihood]:
+    known = 0 if shared is None else shared.cache.get_seq_length()
     width = max(len(text.ids) for text in texts)
     # What stands in the padding is never looked at, as it lies behind all that counts.
     input_ids = torch.zeros(len(texts), width, dtype=torch.long)
@@ -193,16 +202,15 @@ def _scored_batch(model: PreTrainedModel, texts: list[_Text], cache: DynamicCach
         input_ids[row, : len(text.ids)] = torch.tensor(text.ids)
         labels[row, text.start : len(text.ids)] = torch.tensor(text.ids[text.start :])
         attention_mask[row, : known + len(text.ids)] = 1
-    shared = {}
-    if cache is not None:
-        cache = copy.deepcopy(cache)
-        cache.batch_repeat_interleave(len(texts))
-        shared[_cache_name(model)] = cache
+    before = {}
+    if shared is not None:
+        before[shared.name] = copy.deepcopy(shared.cache)
+        before[shared.name].batch_repeat_interleave(len(texts))
     output = model(
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
-        use_cache=cache is not None,
-        **shared,
+        use_cache=shared is not None,
+        **before,
     )
 
     # Only what counts in single precision: the vocabulary is large.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -67,12 +67,17 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     Raises:
         ValueError: if one of the tokenizer's `tokens` is beyond the model's vocabulary.
     """
-    known, largest = model.get_input_embeddings().num_embeddings, max(tokens, default=0)
+    known, largest = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings, max(tokens, default=0)
     if largest >= known:
         raise ValueError(
             f"The tokenizer gives the token {tokenizer.convert_ids_to_tokens(largest)!r} the number {largest}, but the "
             f"model knows {known} tokens: use the tokenizer that belongs to the model."
         )
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, tokens: int | list[int], skip_special_tokens: bool = False) -> str:
+    """The text of one sequence of tokens; the tokenizer's own method takes several too, and is typed for both."""
+    return cast(str, tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens))
 
 
 def context_length(model: PreTrainedModel) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,7 +19,12 @@ from .presets import AUDIOBERT, NO_AUDIO
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 _WIDTH = 10.0
 # What would make the same results give other bytes: random ids and dates.
-_STYLE = {"svg.hashsalt": "audiobert", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "audiobert",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def write_figures(findings: Findings, folder: Path) -> list[Path]:
@@ -48,7 +54,9 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _panels(rows: int, columns: int, height: float, sharex: bool | str = False) -> tuple[Figure, list[list[Axes]]]:
+def _panels(
+    rows: int, columns: int, height: float, sharex: Literal["none", "row"] = "none"
+) -> tuple[Figure, list[list[Axes]]]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).tolist()

@@ -27,7 +27,7 @@ from ..evaluation.masked import EvaluationResult, evaluate_detector, evaluate_mo
 from ..evaluation.predictions import RowPrediction, load_predictions, save_predictions
 from ..evaluation.preservation import FalseAlarms, Preservation, false_alarms, measure_preservation
 from ..evaluation.text_only import linear_control, majority_control
-from ..hearing import LABEL_TEXT, Hearing
+from ..hearing import Hearing
 from ..language_models.causal import load_causal
 from ..language_models.masked import load_masked
 from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
@@ -59,7 +59,7 @@ HEARINGS: dict[str, tuple[Hearing, bool]] = {
     NO_AUDIO: ("retrieved", False),
     RANDOM: ("random", True),
     OTHER_SPAN: ("other-span", True),
-    LABEL_AS_TEXT: (LABEL_TEXT, False),
+    LABEL_AS_TEXT: ("label-text", False),
     ORACLE: ("oracle", True),
 }
 EVALUATION_BATCH = 64
@@ -109,9 +109,13 @@ class Workshop:
     @cached_property
     def knowledge_base(self) -> AudioBertKnowledgeBase:
         """One for all models, so that what one has looked up no other has to."""
-        if self.preset.knowledge_base is None:
-            return AudioBertForMaskedLM.from_pretrained(checkpoint_of(self.preset.berts[-1])).knowledge_base
-        return AudioBertKnowledgeBase.from_pretrained(self.preset.knowledge_base)
+        if self.preset.knowledge_base is not None:
+            return AudioBertKnowledgeBase.from_pretrained(self.preset.knowledge_base)
+        name = self.preset.berts[-1]
+        found = AudioBertForMaskedLM.from_pretrained(checkpoint_of(name)).knowledge_base
+        if found is None:
+            raise ValueError(f"{name} has no knowledge base: name one with --knowledge-base.")
+        return found
 
     @cached_property
     def adapter_rows(self) -> DatasetDict:
@@ -190,10 +194,8 @@ def _control(run: Run, workshop: Workshop, folder: Path) -> None:
 
 def _bert(run: Run, workshop: Workshop, folder: Path) -> None:
     if PartialState().is_main_process:
-        model = start_model(run.bert, workshop).to(PartialState().device)
-        _save_answers(
-            folder, evaluate_model(model, model.tokenizer, workshop.dataset, batch_size=EVALUATION_BATCH, audio="off")
-        )
+        model = start_model(_bert_of(run), workshop).to(PartialState().device)
+        _save_answers(folder, _evaluated(model, model.tokenizer, workshop.dataset, audio="off"))
 
 
 def _baseline(run: Run, workshop: Workshop, folder: Path) -> None:
@@ -207,16 +209,19 @@ def _baseline(run: Run, workshop: Workshop, folder: Path) -> None:
 
 
 def _masked_answers(model: Any, tokenizer: Any, dataset: DatasetDict) -> list[RowPrediction]:
-    return evaluate_model(model, tokenizer, dataset, batch_size=EVALUATION_BATCH).rows
+    return _evaluated(model, tokenizer, dataset).rows
+
+
+def _evaluated(model: Any, tokenizer: Any, dataset: DatasetDict, **how: Any) -> EvaluationResult:
+    return evaluate_model(model, tokenizer, dataset, batch_size=EVALUATION_BATCH, **how)
 
 
 def _detector(run: Run, workshop: Workshop, folder: Path) -> None:
-    seed, bert = _seed_and_bert(run)
-    set_seed(seed)
-    model = start_model(bert, workshop)
+    set_seed(_seed_of(run))
+    model = start_model(_bert_of(run), workshop)
     of_group = {name: _of_tasks(part, GROUPS[run.what]) for name, part in workshop.dataset.items()}
     train = concatenate_datasets([of_group["train"], workshop.silence])
-    args = _arguments(detector_arguments, folder, workshop.preset.detector, seed, workshop.cut)
+    args = _arguments(detector_arguments, folder, workshop.preset.detector, _seed_of(run), workshop.cut)
     train_detector(model, DatasetDict({**of_group, "train": train}), args)
     if not PartialState().is_main_process:
         return
@@ -229,18 +234,15 @@ def _detector(run: Run, workshop: Workshop, folder: Path) -> None:
 
 def _audiobert(run: Run, workshop: Workshop, folder: Path) -> None:
     hearing, with_audio = hearing_of(run)
-    seed, bert = _seed_and_bert(run)
-    set_seed(seed)
-    model = start_model(bert, workshop)
+    set_seed(_seed_of(run))
+    model = start_model(_bert_of(run), workshop)
     model.detector.load_state_dict(load_file(workshop.folder(run.needs[0]) / DETECTOR_FILE))
-    args = _arguments(audiobert_arguments, folder, workshop.preset.adapter, seed, workshop.cut)
+    args = _arguments(audiobert_arguments, folder, workshop.preset.adapter, _seed_of(run), workshop.cut)
     audio = workshop.preset.audio if with_audio else "none"
     audio_dir = workshop.audio if audio == "trained" else None
     train_audiobert(model, workshop.adapter_rows, args, audio=audio, audio_dir=audio_dir, hearing=hearing)
     if PartialState().is_main_process:
-        result = evaluate_model(
-            model, model.tokenizer, workshop.dataset, batch_size=EVALUATION_BATCH, hearing=hearing, seed=seed
-        )
+        result = _evaluated(model, model.tokenizer, workshop.dataset, hearing=hearing, seed=_seed_of(run))
         _save_answers(folder, result)
         model.save_pretrained(folder / MODEL_FOLDER)
 
@@ -263,11 +265,16 @@ _KINDS: dict[Kind, Callable[[Run, Workshop, Path], None]] = {
 }
 
 
-def _seed_and_bert(run: Run) -> tuple[int, str]:
-    """Of a run that trains a model."""
-    if run.seed is None or run.bert is None:
-        raise ValueError(f"Run {run.name} is to train a model, but has no seed or no BERT.")
-    return run.seed, run.bert
+def _bert_of(run: Run) -> str:
+    if run.bert is None:
+        raise ValueError(f"Run {run.name} of kind {run.kind} has no BERT to be built on.")
+    return run.bert
+
+
+def _seed_of(run: Run) -> int:
+    if run.seed is None:
+        raise ValueError(f"Run {run.name} of kind {run.kind} has no seed.")
+    return run.seed
 
 
 def hearing_of(run: Run) -> tuple[Hearing, bool]:
@@ -295,8 +302,11 @@ def start_model(name: str, workshop: Workshop) -> AudioBertForMaskedLM:
     """
     checkpoint, preset = checkpoint_of(name), workshop.preset
     if AutoConfig.from_pretrained(checkpoint).model_type != "audiobert":
+        if preset.ast is None:
+            raise ValueError(f"{name} is a BERT without an audio encoder: name one with --ast.")
+        layers: dict[str, Any] = preset.detector_layers
         return AudioBertForMaskedLM.from_backbones(
-            checkpoint, preset.ast, workshop.knowledge_base, dtype="float32", **preset.detector_layers
+            checkpoint, preset.ast, workshop.knowledge_base, dtype="float32", **layers
         )
     trained = AudioBertForMaskedLM.from_pretrained(checkpoint)
     config = copy.deepcopy(trained.config)
@@ -356,7 +366,7 @@ def read_detector(run: Run, workshop: Workshop) -> tuple[list[DetectorScores], D
     scores = [
         DetectorScores(
             trained_on=run.what,
-            seed=run.seed,
+            seed=_seed_of(run),
             split=split,
             task=task,
             rows=found["rows"],
@@ -367,7 +377,7 @@ def read_detector(run: Run, workshop: Workshop) -> tuple[list[DetectorScores], D
         for task, found in by_task.items()
     ]
     alarms = stored["alarms"]
-    return scores, None if alarms is None else DetectorAlarms(run.what, run.seed, FalseAlarms(**alarms))
+    return scores, None if alarms is None else DetectorAlarms(run.what, _seed_of(run), FalseAlarms(**alarms))
 
 
 def read_preservation(run: Run, workshop: Workshop) -> Preservation:

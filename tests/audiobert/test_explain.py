@@ -181,6 +181,7 @@ def test_what_cannot_be_explained_is_refused(model, tmp_path):
         model.eval()
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDIO_DIR" not in os.environ, reason="AUDIO_DIR does not name a folder of recordings")
 def test_the_bundled_checkpoint_with_real_recordings(tmp_path):
     model = AudioBertForMaskedLM.from_pretrained(bundled())

@@ -74,3 +74,16 @@ def outcome(fill: FillMaskPipeline, prompt: str) -> object:
         return fill(prompt)
     except Exception as error:
         return error
+
+
+@pytest.mark.parametrize(("prompts", "passes"), [([PLAIN], 1), ([PLAIN, AUDITORY], 3)])
+def test_bert_is_asked_for_its_own_answer_only_where_something_was_heard(model, prompts, passes):
+    seen = []
+    handle = model.text_model.register_forward_hook(lambda *_: seen.append(1))
+    try:
+        answers = answer_prompts(model, model.tokenizer, prompts)
+    finally:
+        handle.remove()
+    assert len(seen) == passes
+    assert answers[0].answers == answers[0].answers_without_audio
+    assert all(answer.answers != answer.answers_without_audio for answer in answers[1:])

@@ -14,6 +14,7 @@ from audiobert.sounds.building import build_knowledge_base
 
 from audio_fixtures import save_tiny_ast, save_tiny_clap
 
+pytestmark = pytest.mark.real_data
 needs_auditorybench = pytest.mark.skipif(
     "AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR does not name AuditoryBench's CSV files"
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from ...data.auditorybench import SPLITS, TASKS
-from ...reports.tables import TextTable
+from ...reports.tables import TableReport, TextTable
 
 Row = Mapping[str, Any]
 
@@ -50,7 +49,7 @@ _FIGURES = ("captions", "words per caption", "total tokens")
 
 
 @dataclass(frozen=True)
-class Statistics:
+class Statistics(TableReport):
     """What [`benchmark_statistics`] counted."""
 
     tasks: dict[str, dict[str, SplitStatistics]]
@@ -70,19 +69,14 @@ class Statistics:
             for task, by_split in self.tasks.items()
         }
 
-    def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def to_table(self, paper: bool = False) -> Table:
         """A table for `rich`; with `paper`, the figures of the paper's Table I stand beside."""
+        return self._table(paper).to_rich()
+
+    def _table(self, paper: bool = False) -> TextTable:
         header = ["task", "split", *_FIGURES, *(f"{name} (paper)" for name in _FIGURES if paper)]
         rows = [[*row, *_cells(PAPER_TABLE_I[row[0]][row[1]])] if paper else row for row in self._rows()]
-        return TextTable("AuditoryBench", header, rows, names=2).to_rich()
-
-    def to_markdown(self) -> str:
-        """The table without the paper's figures, in Markdown."""
-        return TextTable("", ["task", "split", *_FIGURES], self._rows(), names=2).to_markdown()
+        return TextTable("AuditoryBench", header, rows, names=2)
 
     def _rows(self) -> list[list[str]]:
         return [

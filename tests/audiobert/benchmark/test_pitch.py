@@ -181,6 +181,7 @@ def test_a_killed_process_is_a_clear_error() -> None:
         list(measure_pitches(recordings(), num_proc=2))
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDIO_DIR" not in os.environ, reason="AUDIO_DIR does not name a folder of real recordings")
 def test_real_recordings() -> None:
     paths = sorted(Path(os.environ["AUDIO_DIR"]).rglob("*.ogg"))

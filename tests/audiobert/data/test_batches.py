@@ -220,6 +220,7 @@ REAL_ALIGNMENT = {
 }
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR is not set to the real CSV files")
 @pytest.mark.parametrize("task", REAL_ALIGNMENT)
 def test_real_alignment(tokenizer, task):

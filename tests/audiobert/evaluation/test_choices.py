@@ -166,6 +166,15 @@ def test_a_served_model_is_asked_for_the_letter(tmp_path: Path, rows: list[Choic
     assert (result.correct, result.unanswered) == (2, 1)
 
 
+def test_a_served_model_that_chooses_nothing_at_all_is_refused(tmp_path: Path, rows: list[ChoiceRow]) -> None:
+    with (
+        LlmServer(lambda prompt: "I would say B.") as server,
+        ChatModel(server.url, MODEL, ReplyLog(tmp_path)) as chat,
+        pytest.raises(ValueError, match=f"None of the 4 replies of {MODEL} .*'I would say B.'"),
+    ):
+        choose_served(chat, rows)
+
+
 def test_rows_whose_letter_contradicts_the_answer_are_reported(rows: list[ChoiceRow]) -> None:
     by_answer, by_letter = (choice_accuracy(rows, chosen) for chosen in (list("BCAD"), list("BCAA")))
 
@@ -217,6 +226,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         load_choices(tmp_path / "missing.csv")
 
 
+@pytest.mark.real_data
 def test_the_published_file_has_twelve_contradictions() -> None:
     if "AUDITORYBENCH_DIR" not in os.environ:
         pytest.skip("AUDITORYBENCH_DIR does not name AuditoryBench's CSV files")

@@ -95,6 +95,13 @@ def test_form_is_forgiven_and_talk_is_counted(data: DatasetDict, tmp_path: Path)
     assert unanswered(rows) == {"test": {"animal": 1, "pitch": 1}}
 
 
+def test_a_model_that_answers_nothing_at_all_is_no_model_that_scores_0(data: DatasetDict, tmp_path: Path) -> None:
+    with LlmServer(lambda prompt: "<think> Let me see.") as server, asking(server, tmp_path) as chat:
+        with pytest.raises(ValueError, match=f"None of the 5 replies of {MODEL} .*'<think> Let.*Meow is the sound"):
+            predict_served(chat, data, splits=["test"])
+        assert predict_served(chat, DatasetDict({"test": data["test"].select([])}), splits=["test"]) == []
+
+
 def test_a_refused_request_is_no_answer(data: DatasetDict, tmp_path: Path) -> None:
     def refuse(request: Request) -> Fault | None:
         return Fault(400, body="not this one") if "bark is [MASK]" in request.prompt else None

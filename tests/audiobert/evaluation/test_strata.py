@@ -169,6 +169,7 @@ def test_what_is_refused():
         stratify({"model": [ROWS]}, TRAIN, {("dev", 0): float("nan")})
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR is not set to the real CSV files")
 def test_the_published_files():
     data = load_auditorybench(os.environ["AUDITORYBENCH_DIR"])

@@ -139,6 +139,7 @@ def test_refusals():
         linear_control(splits([pitch("", "", "higher"), pitch(" ", "", "lower")], dev=PITCHES))
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif(
     "AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR does not name AuditoryBench's CSV files"
 )

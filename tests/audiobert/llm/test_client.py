@@ -221,6 +221,15 @@ def test_requests_that_the_server_will_not_answer(tmp_path: Path) -> None:
         assert Counter(server.prompts)["long 1"] == 1
 
 
+def test_a_server_that_refuses_the_only_request_is_not_taken_for_one_that_answers_nobody(tmp_path: Path) -> None:
+    """Any server can say yes, the scripted one too: else tests fail where one request is alone by chance."""
+    refused = Fault(400, body="not this one")
+    with LlmServer({"bark": "BARK!"}.__getitem__, fault=lambda r: refused if r.prompt == "meow" else None) as server:
+        with open_chat(server, tmp_path) as chat:
+            assert ask(chat, ["meow"]) == ["RequestRefused"]
+            assert ask(chat, ["bark"]) == ["BARK!"]
+
+
 @pytest.mark.parametrize("fault", [SERVER_ERROR, DROPPED, Fault(400, body="seed is no parameter")], ids=str)
 def test_a_server_that_answers_nobody_ends_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: Fault

@@ -87,6 +87,7 @@ def test_a_grouped_split_leaks_no_sentence_and_no_recording():
     assert plain.sentence > 0.1 and plain.recording > 0.1
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR is not set to the real CSV files")
 def test_the_published_data_has_animal_test_sentences_in_train():
     report = leakage(read_dataset(os.environ["AUDITORYBENCH_DIR"])).tasks

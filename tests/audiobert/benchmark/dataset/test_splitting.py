@@ -169,6 +169,7 @@ def test_whatever_the_rows_nothing_is_lost_and_nothing_stands_in_two_splits(rows
     assert_disjoint_and_complete(splits, rows)
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR is not set to the real CSV files")
 def test_the_published_rows_can_be_split_without_overlap_at_no_cost_in_size():
     published = read_dataset(os.environ["AUDITORYBENCH_DIR"])

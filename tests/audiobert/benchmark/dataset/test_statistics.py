@@ -61,6 +61,7 @@ def test_what_is_no_part_of_a_benchmark_is_refused():
         benchmark_statistics({"validation": [row]})
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDITORYBENCH_DIR" not in os.environ, reason="AUDITORYBENCH_DIR is not set to the real CSV files")
 def test_the_published_files_give_table_i_of_the_paper():
     counted = benchmark_statistics(read_dataset(os.environ["AUDITORYBENCH_DIR"])).tasks

@@ -507,6 +507,7 @@ def test_a_bad_sector_in_a_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "0.tar: Input/output error" in next(record.detail for record in records if record.refusal)
 
 
+@pytest.mark.real_data
 @pytest.mark.skipif("AUDIO_DIR" not in os.environ, reason="AUDIO_DIR does not name the folder of real recordings")
 def test_real_recordings() -> None:
     source = open_source(os.environ["AUDIO_DIR"])

@@ -513,6 +513,7 @@ def test_no_wiki(tmp_path: Path) -> None:
             refresh("animal", tmp_path, address)
 
 
+@pytest.mark.real_data
 @needs_auditorybench
 def test_the_published_sets_have_the_same_sentences() -> None:
     """And where both give a direction for a pair of the same names, it is nearly always the same one."""
