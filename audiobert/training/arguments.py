@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -31,6 +32,8 @@ def recipe_arguments(output_dir: str | Path, batch_size: int, **values: Any) -> 
         "per_device_eval_batch_size": 64,
         # The collators read columns that are no arguments of the model.
         "remove_unused_columns": False,
+        # Where there is nothing to copy to, torch warns of it at every loader.
+        "dataloader_pin_memory": torch.cuda.is_available(),
     }
     args = TrainingArguments(output_dir=str(Path(output_dir) / CHECKPOINTS_FOLDER), **{**defaults, **values})
     # One process has one device: `DataParallel` over all GPUs that it sees would take a batch for each of them.

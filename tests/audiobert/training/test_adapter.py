@@ -141,6 +141,15 @@ def test_rows_whose_answer_was_cut_off_train_nothing_and_break_nothing(audio, mo
     assert all(math.isfinite(value) for value in scores.values())
 
 
+@pytest.mark.parametrize("audio", ["cached", "trained"])
+def test_bfloat16_trains_on_a_cpu(audio, model, data, audio_dir, tmp_path):
+    before = copy.deepcopy(model.state_dict())
+    args = audiobert_arguments(tmp_path, max_steps=2, learning_rate=0.02, bf16=True, **QUICK)
+    scores = train_audiobert(model, data, args, audio, audio_dir if audio == "trained" else None)
+    assert changed(before, model) >= {"lora", "audio_projection"}
+    assert math.isfinite(scores["eval_loss"])
+
+
 def test_the_encoder_is_trained_as_the_knowledge_base_was_built(model, data, audio_dir, tmp_path):
     sounds = model.knowledge_base
     config = dataclasses.replace(sounds.config, audio_pooling="sounding")
