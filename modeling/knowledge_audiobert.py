@@ -194,8 +194,11 @@ class QueryEncoder:
         return torch.nn.functional.normalize(output.text_embeds, dim=-1).cpu().numpy()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        model = ClapTextModelWithProjection(copy.deepcopy(self.model.config)).to(self.stored_dtype)
-        model.load_state_dict(self.model.state_dict())
+        # Without weights of its own: what is drawn for them would be drawn from the caller's random numbers.
+        with torch.device("meta"):
+            model = ClapTextModelWithProjection(copy.deepcopy(self.model.config))
+        stored = {name: value.to(self.stored_dtype) for name, value in self.model.state_dict().items()}
+        model.load_state_dict(stored, assign=True)
         model.save_pretrained(folder)
         if self.tokenizer.is_fast:
             # Encoding leaves its settings in the tokenizer; what is saved may not depend on what was asked before.

@@ -19,7 +19,9 @@ def test_paper_values_are_the_defaults():
 
 
 def test_round_trip_through_json(tmp_path):
-    config = tiny_config(injection="replace", detector_hidden_states=[0, -1], retrieval_top_k=3, companions=["tokenizer"])
+    config = tiny_config(
+        injection="replace", detector_hidden_states=[0, -1], retrieval_top_k=3, companions=["tokenizer"]
+    )
     config.save_pretrained(tmp_path)
     assert AudioBertConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
     assert AutoConfig.from_pretrained(tmp_path).to_json_string() == config.to_json_string()

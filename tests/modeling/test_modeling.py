@@ -9,7 +9,7 @@ import torch
 from transformers import BertForMaskedLM
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.modeling.injection_audiobert import inject, pooled
+from audiobert.modeling.injection_audiobert import inject
 from audiobert.modeling.lora_audiobert import ADAPTER, lora_layers, lora_switched
 
 from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, original_bert, tiny_config
