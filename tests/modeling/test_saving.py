@@ -493,6 +493,13 @@ def test_the_audio_encoder_of_a_classifier_is_taken(tmp_path):
     assert model.tokenizer is None
 
 
+def test_a_misspelt_field_is_refused(tmp_path):
+    tiny_bert(len(tiny_tokenizer())).save_pretrained(tmp_path / "bert")
+    ast = save_tiny_ast(tmp_path / "ast", hidden_size=12)
+    with pytest.raises(TypeError, match="lora_rnk"):
+        AudioBertForMaskedLM.from_backbones(tmp_path / "bert", ast, lora_rnk=8)
+
+
 def test_from_standard_checkpoints_with_a_knowledge_base_folder(tmp_path):
     tiny_knowledge_base(audio_hidden_size=12).save_pretrained(tmp_path / "sounds")
     tiny_bert(len(tiny_tokenizer())).save_pretrained(tmp_path / "bert")
