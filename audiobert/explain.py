@@ -15,7 +15,8 @@ from .modeling import AudioBertForMaskedLM, AuditorySpan, Recording
 from .modeling.lora_audiobert import lora_switched
 from .reports.pages import write_page
 from .sounds.decoding import AudioDecodingError
-from .sounds.views import SoundView, find_recording, sound_view
+from .sounds.recordings import find_recording
+from .sounds.views import SoundView, sound_view
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and what they hold."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +20,12 @@ def whole_file(path: Path, encoding: str = "utf-8", errors: str = "strict") -> I
     with open(unfinished, "w", encoding=encoding, errors=errors, newline="") as file:
         yield file
     os.replace(unfinished, path)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal; read in parts, so that a file may be larger than the memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -4,13 +4,12 @@ import sys
 
 from audiobert.benchmark.pipeline import BenchmarkBuild
 from audiobert.benchmark.pitch import PitchSettings
-from audiobert.benchmark.sources.records import open_source
-from audiobert.llm.client import ChatModel
-from audiobert.llm.reply_log import ReplyLog
+from audiobert.benchmark.sources.opening import open_source
+from audiobert.llm.client import open_chat
 
 recordings, out, url, model = sys.argv[1:]
 source, build = open_source(recordings), BenchmarkBuild(out)
-with ReplyLog(build.path("replies").parent / "replies") as replies, ChatModel(url, model, replies) as chat:
+with build.claimed(), open_chat(url, model, None, build.replies) as chat:
     for report in (
         build.records(source),
         build.categories(chat),

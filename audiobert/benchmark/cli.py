@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..console import Format, out, plain_errors, print_figures
-from .stages import Shard, StageReport, merge_stage
+from .stages import Shard, StageReport
 
 if TYPE_CHECKING:
     from ..llm.client import ChatModel
@@ -87,11 +87,14 @@ def build_benchmark_command(
 ) -> None:
     """Builds an AuditoryBench out of recordings and their texts; a build that was stopped goes on where it stopped."""
     from .pipeline import BenchmarkBuild
-    from .sources.records import open_source
+    from .sources.opening import open_source
 
     build = BenchmarkBuild(output, templates)
     source = open_source(metadata, split=hub_split, config=hub_config)
-    with _chat(build, "replies", url, model, key, concurrency, timeout) as chat:
+    with build.claimed(), _chat(build, "replies", url, model, key, concurrency, timeout) as chat:
+        if not build.is_finished(source):
+            # Before the work, which can take hours until the first request.
+            chat.check()
         build.records(source)
         build.categories(chat)
         build.animals(chat)
@@ -99,7 +102,7 @@ def build_benchmark_command(
         build.pairs(seed, max_pairs)
         build.comparisons(chat)
         out.print(f"The server answered {chat.answered:,} requests; {chat.reused:,} replies were there already.")
-    _publish(build, decisions, seed, split)
+        _publish(build, decisions, seed, split)
 
 
 @app.command("records")
@@ -112,7 +115,7 @@ def records_command(
 ) -> None:
     """Lists the recordings and their texts."""
     from .pipeline import BenchmarkBuild
-    from .sources.records import open_source
+    from .sources.opening import open_source
 
     _print_report(BenchmarkBuild(output).records(open_source(metadata, split=hub_split, config=hub_config)))
 
@@ -157,7 +160,7 @@ def pitches_command(
 ) -> None:
     """Measures the pitch of the recordings of music, objects and environment."""
     from .pipeline import BenchmarkBuild
-    from .sources.records import open_source
+    from .sources.opening import open_source
 
     source = open_source(metadata, split=hub_split, config=hub_config)
     part = Shard.parse(shard) if shard else None
@@ -181,11 +184,9 @@ def merge_command(
     shards: Annotated[int, typer.Argument(min=1, help="The N of --shard I/N.")],
 ) -> None:
     """Unites the shards of a stage into the file of a run without shards."""
-    from .pipeline import SHARDED_STAGES, BenchmarkBuild
+    from .pipeline import BenchmarkBuild
 
-    if stage not in SHARDED_STAGES:
-        raise ValueError(f"The stages with shards are {', '.join(SHARDED_STAGES)}, not {stage!r}.")
-    _print_report(merge_stage(BenchmarkBuild(output).path(stage), shards))
+    _print_report(BenchmarkBuild(output).merge(stage, shards))
 
 
 @app.command("review")
@@ -227,11 +228,12 @@ def wikipedia_command(
     from .pipeline import BenchmarkBuild
     from .wikipedia.refresh import refresh
 
-    folder = BenchmarkBuild(output).wikipedia_folder
+    build = BenchmarkBuild(output)
     for what, source in (("animal", animals), ("pitch", ranges)):
         if source is None and (animals or ranges):
             continue
-        table = refresh(what, folder, source)
+        with build.claimed("wikipedia"):
+            table = refresh(what, build.wikipedia_folder, source)
         out.print(f"{table.count} facts in {table.path}", highlight=False)
         for reason, count in table.refused.items():
             out.print(f"  {count} not used: {escape(reason)}", highlight=False)
@@ -300,20 +302,13 @@ def human_scores_command(
     print_figures(aggregate(read_sheets(sheets)), output_format)
 
 
-@contextmanager
 def _chat(
     build: BenchmarkBuild, log: str, url: str, model: str, key: str | None, concurrency: int, timeout: float
-) -> Iterator[ChatModel]:
-    """The model behind the server, once it is known to be there; its replies are kept with the stages."""
-    from ..llm.client import ChatModel
-    from ..llm.reply_log import ReplyLog
+) -> AbstractContextManager[ChatModel]:
+    """The model behind the server; its replies are kept with the stages."""
+    from ..llm.client import open_chat
 
-    with (
-        ReplyLog(build.path(log).parent / "replies", log) as replies,
-        ChatModel(url, model, replies, concurrency=concurrency, timeout=timeout, api_key=key) as chat,
-    ):
-        chat.check()
-        yield chat
+    return open_chat(url, model, key, build.replies, log, concurrency=concurrency, timeout=timeout)
 
 
 def _pitch_settings(method: PitchMethod) -> PitchSettings:

@@ -2,11 +2,13 @@
 
 A stage reads rows and writes one row for each, in their order, into a JSON Lines file. A row whose `refusal` is not
 null goes no further; it stays in the file with the reason, so that what a stage reads is always what it keeps plus what
-it refuses. Beside `NAME.jsonl` stands `NAME.json`: the settings, the inputs and the counts of the stage.
+it refuses. Beside `NAME.jsonl` stands `NAME.json`: the settings, the inputs and the counts of the stage, and the sha256
+of the rows that it counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -15,11 +17,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm.auto import tqdm
 
-from ..files import whole_file
+from ..files import sha256_of, whole_file
 
 # The reason of rows that a later run of the same stage asks for again; every other reason is final.
 NO_REPLY = "no reply from the server"
@@ -71,6 +73,26 @@ class Shard:
         return path.with_name(f"{path.stem}.shard-{self.number}-of-{self.count}{path.suffix}")
 
 
+class Tally:
+    """The rows of a stage's file, as they are written or read: counted by refusal, and digested."""
+
+    def __init__(self) -> None:
+        self.refusals: Counter[str | None] = Counter()
+        self._digest = hashlib.sha256()
+
+    def add(self, line: bytes, refusal: str | None) -> None:
+        self.refusals[refusal] += 1
+        self._digest.update(line)
+
+    @property
+    def count(self) -> int:
+        return self.refusals.total()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
 def run_stage(
     path: Path,
     rows: Iterable[Any],
@@ -103,8 +125,7 @@ def run_stage(
     if shard is not None:
         path, rows = shard.path(path), islice(rows, shard.number - 1, None, shard.count)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As it is read back: JSON has no tuples.
-    made_by = json.loads(json.dumps({"settings": settings, "inputs": inputs}))
+    made_by = {"settings": settings, "inputs": inputs}
     finished = read_report(path, made_by)
     if finished is not None and NO_REPLY not in finished.refused:
         return finished
@@ -112,19 +133,16 @@ def run_stage(
     count = None if total is None else total()
     if count is not None and shard is not None:
         count = len(range(shard.number - 1, count, shard.count))
-    partial = path.with_name(f"{path.name}.partial")
-    tally = claim_partial(partial, made_by)
+    partial = partial_of(path)
     try:
-        with open(partial, "a", encoding="utf-8", newline="\n") as file:
-            results = iter(work(islice(rows, tally.total(), None)))
-            for row in tqdm(results, desc=path.stem, total=count, initial=tally.total(), unit="row"):
-                file.write(encode_row(row))
+        tally = claim_partial(partial, made_by)
+        with open(partial, "ab") as file:
+            results = iter(work(islice(rows, tally.count, None)))
+            for row in tqdm(results, desc=path.stem, total=count, initial=tally.count, unit="row"):
                 # A row is on its way to the disk before the next is begun: a killed run loses none.
+                write_row(file, row, tally)
                 file.flush()
-                tally[row["refusal"]] += 1
-        os.replace(partial, path)
-        partial_claim(partial).unlink(missing_ok=True)
-        return write_report(path, made_by, tally)
+        return finish(path, made_by, tally)
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
@@ -141,18 +159,15 @@ def merge_stage(path: Path, count: int) -> StageReport:
         ValueError: the parts were made with different settings or inputs.
     """
     parts = [Shard(number, count).path(path) for number in range(1, count + 1)]
-    for part in parts:
-        if not (part.is_file() and report_path(part).is_file()):
-            raise FileNotFoundError(f"{part} is missing or unfinished; run that shard first.")
-    reports = [json.loads(report_path(part).read_text(encoding="utf-8")) for part in parts]
+    reports = [load_report(part, f"run shard {part.stem.partition('.shard-')[2]} first") for part in parts]
     made_by = {name: reports[0][name] for name in ("settings", "inputs")}
     for part, report in zip(parts, reports, strict=True):
         if {name: report[name] for name in made_by} != made_by:
             raise ValueError(f"{part} was made with other settings or inputs than {parts[0]}; run it again.")
-    tally: Counter[str | None] = Counter()
+    tally = Tally()
     with ExitStack() as stack:
-        files = [stack.enter_context(open(part, encoding="utf-8", newline="\n")) for part in parts]
-        merged = stack.enter_context(whole_file(path))
+        files = [stack.enter_context(open(part, "rb")) for part in parts]
+        merged = stack.enter_context(open(partial_of(path), "wb"))
         # The first file is the first to end, as row number r stands in file r mod count.
         while files:
             for number, file in enumerate(files):
@@ -161,8 +176,8 @@ def merge_stage(path: Path, count: int) -> StageReport:
                     files = files[:number]
                     break
                 merged.write(line)
-                tally[json.loads(line)["refusal"]] += 1
-    return write_report(path, made_by, tally)
+                tally.add(line, json.loads(line)["refusal"])
+    return finish(path, made_by, tally)
 
 
 def read_all_rows(path: Path) -> Iterator[dict]:
@@ -180,23 +195,64 @@ def read_rows(path: Path) -> Iterator[dict]:
 
 
 def write_rows(path: Path, rows: Iterable[dict], *, settings: dict[str, Any], inputs: dict[str, str]) -> StageReport:
-    """Writes the file of a stage that needs all of its input at once, as a whole or not at all."""
+    """Writes the file of a stage that needs all of its input at once; one that is finished is not run again.
+
+    Raises:
+        ValueError: the file was made with other settings.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tally: Counter[str | None] = Counter()
-    with whole_file(path) as file:
+    made_by = {"settings": settings, "inputs": inputs}
+    finished = read_report(path, made_by)
+    if finished is not None:
+        return finished
+    tally = Tally()
+    with open(partial_of(path), "wb") as file:
         for row in rows:
-            file.write(encode_row(row))
-            tally[row["refusal"]] += 1
-    return write_report(path, {"settings": settings, "inputs": inputs}, tally)
+            write_row(file, row, tally)
+    return finish(path, made_by, tally)
 
 
-def encode_row(row: dict) -> str:
+def write_row(file: BinaryIO, row: dict, tally: Tally) -> None:
     # ASCII alone: a reply may hold half a surrogate pair, which UTF-8 has no bytes for.
-    return json.dumps(row) + "\n"
+    line, refusal = f"{json.dumps(row)}\n".encode("ascii"), row["refusal"]
+    file.write(line)
+    tally.add(line, refusal)
+
+
+def finish(path: Path, made_by: dict[str, Any], tally: Tally) -> StageReport:
+    """Puts the rows in their place, and their report beside them.
+
+    The report comes first: where a crash comes between the two, its digest tells that it is not of the rows that lie
+    there, and the next run has nothing to do but this.
+    """
+    partial = partial_of(path)
+    refused = {reason: count for reason, count in sorted(tally.refusals.items(), key=str) if reason is not None}
+    report = StageReport(path.stem, tally.count, tally.refusals[None], refused)
+    with whole_file(report_path(path)) as file:
+        written = {**asdict(report), **made_by, "sha256": tally.sha256}
+        file.write(json.dumps(written, ensure_ascii=False, indent=2) + "\n")
+    os.replace(partial, path)
+    partial_claim(partial).unlink(missing_ok=True)
+    return report
 
 
 def report_path(path: Path) -> Path:
     return path.with_suffix(".json")
+
+
+def load_report(path: Path, remedy: str) -> dict[str, Any]:
+    """What stands in the report of a finished stage: that of `StageReport`, settings, inputs and sha256.
+
+    Raises:
+        FileNotFoundError: the rows or the report are missing; `remedy` says what is to be done.
+        ValueError: the rows are not those that the report counts, as after a crash in the last moment of the stage.
+    """
+    if not (path.is_file() and report_path(path).is_file()):
+        raise FileNotFoundError(f"{path} is missing or unfinished: {remedy}.")
+    report = json.loads(report_path(path).read_text(encoding="utf-8"))
+    if report.get("sha256") != sha256_of(path):
+        raise ValueError(f"{path} holds other rows than {report_path(path).name} counts: {remedy}.")
+    return report
 
 
 def read_report(path: Path, made_by: dict[str, Any]) -> StageReport | None:
@@ -204,48 +260,54 @@ def read_report(path: Path, made_by: dict[str, Any]) -> StageReport | None:
     if not (path.is_file() and report_path(path).is_file()):
         return None
     report = json.loads(report_path(path).read_text(encoding="utf-8"))
+    made_by = as_json(made_by)
     refuse_other_settings(path, report["settings"], made_by["settings"])
-    if report["inputs"] != made_by["inputs"]:
+    if report["inputs"] != made_by["inputs"] or report.get("sha256") != sha256_of(path):
         return None
     return StageReport(report["stage"], report["read"], report["kept"], report["refused"])
 
 
-def write_report(path: Path, made_by: dict[str, Any], tally: Counter[str | None]) -> StageReport:
-    refused = {reason: count for reason, count in sorted(tally.items(), key=str) if reason is not None}
-    report = StageReport(path.stem, tally.total(), tally[None], refused)
-    with whole_file(report_path(path)) as file:
-        file.write(json.dumps({**asdict(report), **made_by}, ensure_ascii=False, indent=2) + "\n")
-    return report
+def as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """As it is read back: JSON has no tuples."""
+    return json.loads(json.dumps(value))
 
 
-def claim_partial(partial: Path, made_by: dict[str, Any]) -> Counter[str | None]:
-    """Readies the file of a run that was stopped, or a new one, and counts its rows by their refusal."""
-    claim = partial_claim(partial)
+def claim_partial(partial: Path, made_by: dict[str, Any]) -> Tally:
+    """Readies the file of a run that was stopped, or a new one, and counts the rows that it has."""
+    claim, made_by = partial_claim(partial), as_json(made_by)
     if claim.is_file() and partial.is_file():
         earlier = json.loads(claim.read_text(encoding="utf-8"))
-        refuse_other_settings(partial, earlier["settings"], made_by["settings"])
+        tally = keep_whole_lines(partial)
+        if tally.count:
+            refuse_other_settings(partial, earlier["settings"], made_by["settings"])
         if earlier == made_by:
-            return keep_whole_lines(partial)
-    partial.unlink(missing_ok=True)
-    claim.write_text(json.dumps(made_by, ensure_ascii=False), encoding="utf-8")
-    return Counter()
+            return tally
+    partial.write_bytes(b"")
+    with whole_file(claim) as file:
+        file.write(json.dumps(made_by, ensure_ascii=False))
+    return Tally()
+
+
+def partial_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
 
 
 def partial_claim(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
 
-def keep_whole_lines(partial: Path) -> Counter[str | None]:
-    tally: Counter[str | None] = Counter()
+def keep_whole_lines(partial: Path) -> Tally:
+    tally = Tally()
     end = 0
     with open(partial, "rb+") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break
             try:
-                tally[json.loads(line)["refusal"]] += 1
+                refusal = json.loads(line)["refusal"]
             except ValueError:
                 break
+            tally.add(line, refusal)
             end += len(line)
         file.truncate(end)
     return tally

@@ -23,7 +23,7 @@ _ANSWER = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 
 def load_prompt(path: str | Path | None, default_name: str, placeholders: Iterable[str] = ("sentence",)) -> str:
     """A user's own prompt, or the package's `default_name`; errors are those of `load_template`."""
-    return load_template(PROMPT_FOLDER / default_name if path is None else path, default_name, placeholders)
+    return load_template(PROMPT_FOLDER / default_name if path is None else path, placeholders)
 
 
 def rows_by_split(

@@ -8,10 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -20,7 +22,6 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient, ChatCompletionOutput
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..benchmark.stages import NO_REPLY, Refusal
 from .reply_log import ReplyLog, request_key
 
 # Seconds before the first repetition; each further one waits twice as long, up to the limit. Both are cut at random.
@@ -40,18 +41,12 @@ NO_KEY = "none"
 Result = TypeVar("Result")
 
 
-class NoReply(Refusal):
+class NoReply(Exception):
     """The server gave no reply to this request, however often it was asked, but does to others. A rerun asks again."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(NO_REPLY, detail)
 
-
-class RequestRefused(Refusal):
-    """The server will not answer this request, such as one that is too long; its message is the detail."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("the server refused the request", detail)
+class RequestRefused(Exception):
+    """The server will not answer this request, such as one that is too long; the message is the server's."""
 
 
 class ServerError(OSError):
@@ -72,7 +67,8 @@ class Sampling:
 class ChatModel:
     """A model behind an OpenAI-compatible server.
 
-    Requests run in a thread of their own, so that they go on while the caller is busy with the results.
+    Requests run in a thread of their own, so that they go on while the caller is busy with the results. The first one
+    that the log cannot answer is preceded by `check`; where the log answers all, the server need not be there.
 
     Args:
         url: the server's address as clients are given it, such as `http://localhost:8000/v1`.
@@ -116,6 +112,8 @@ class ChatModel:
         self.answered = self.reused = 0
         self._concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
+        self._contact = asyncio.Lock()
+        self._contacted = False
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._pause_ends = 0.0
         self._key = api_key or NO_KEY
@@ -138,7 +136,7 @@ class ChatModel:
         Raises:
             ServerError: it cannot be reached, does not have the model, or does not accept the key.
         """
-        self._run(self._check())
+        self._run(self._check_once())
 
     async def reply(self, prompt: str, sampling: Sampling) -> str:
         """The reply to one message of the user: the log's if there is one, the server's otherwise.
@@ -161,6 +159,7 @@ class ChatModel:
             if known is not None:
                 self.reused += 1
                 return known
+            await self._check_once()
             async with self._slots:
                 reply = await self._ask_patiently(messages, sampling)
             self.log.append({"key": key, **request, "prompt": messages[0]["content"], **reply})
@@ -181,7 +180,8 @@ class ChatModel:
             except Exception as error:
                 if not failure.done():
                     failure.set_exception(error)
-                raise
+                # Told once, by `failure`; asyncio would print every other error that nobody asks for.
+                raise asyncio.CancelledError from error
 
         try:
             while True:
@@ -224,6 +224,12 @@ class ChatModel:
         for pool in self._pools:
             await pool.aclose()
 
+    async def _check_once(self) -> None:
+        async with self._contact:
+            if not self._contacted:
+                await self._check()
+                self._contacted = True
+
     async def _check(self) -> None:
         try:
             request = self._pools[0].get(f"{self.url}/models", headers={"authorization": f"Bearer {self._key}"})
@@ -247,7 +253,7 @@ class ChatModel:
             try:
                 return await self._ask(messages, sampling)
             except _Refused as error:
-                refusal: Refusal = RequestRefused(str(error))
+                refusal: NoReply | RequestRefused = RequestRefused(str(error))
                 break
             except _Failed as error:
                 refusal = NoReply(str(error))
@@ -265,13 +271,13 @@ class ChatModel:
             await self._ask_trivially(refusal)
         raise refusal
 
-    async def _ask_trivially(self, refusal: Refusal) -> None:
+    async def _ask_trivially(self, refusal: NoReply | RequestRefused) -> None:
         try:
             await self._ask([{"role": "user", "content": "Say yes."}], Sampling(max_tokens=8))
         except (_Failed, _Refused) as error:
             if not (isinstance(error, _Failed) and error.busy):
                 raise ServerError(
-                    f"{self.url} answers no request any more: {refusal.detail}. See what is wrong with the server, "
+                    f"{self.url} answers no request any more: {refusal}. See what is wrong with the server, "
                     "and start the same command again: no reply is lost."
                 ) from error
 
@@ -325,6 +331,29 @@ class ChatModel:
         return ServerError(
             f"{self.url} cannot be reached ({_described(error)}). Start the server there, or correct the URL."
         )
+
+
+@contextmanager
+def open_chat(
+    url: str,
+    model: str,
+    key: str | None,
+    replies: str | Path,
+    name: str = "replies",
+    *,
+    concurrency: int = 16,
+    timeout: float = 120.0,
+) -> Iterator[ChatModel]:
+    """A model behind a server, and the log of its replies, `replies/name.jsonl`, open as long as the context lasts.
+
+    Raises:
+        OSError, ValueError: as `ReplyLog` and `ChatModel` do. The server is contacted with the first request.
+    """
+    with (
+        ReplyLog(replies, name) as log,
+        ChatModel(url, model, log, concurrency=concurrency, timeout=timeout, api_key=key) as chat,
+    ):
+        yield chat
 
 
 class _Client(AsyncInferenceClient):

@@ -10,10 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; nothing but the guard against a second run is lost.
-    fcntl = None
+from ..locks import take_lock
 
 # How long at most a reply stands in the system's memory alone. A killed process loses nothing; a power cut, this much.
 SYNC_SECONDS = 5.0
@@ -54,7 +51,7 @@ class ReplyLog:
         # Unbuffered: a line is the system's as soon as it is written, so that a killed process loses none.
         self._out = open(self.path, "ab", buffering=0)
         try:
-            self._claim()
+            take_lock(self._out, f"Another run writes {self.path}; wait for its end, or use another folder.")
             for number, path in enumerate(sorted(self.path.parent.glob("*.jsonl"))):
                 self._files.append(open(path, "rb"))
                 end = self._read(number, path)
@@ -110,16 +107,6 @@ class ReplyLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _claim(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(f"Another run writes {self.path}; wait for its end, or use another folder.") from error
-        except OSError:
-            pass  # Some network file systems know no locks.
 
     def _read(self, number: int, path: Path) -> int:
         """Notes where the replies of a file are, and returns the end of its last whole line."""

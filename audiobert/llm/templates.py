@@ -1,4 +1,4 @@
-"""Instructions for the LLM: text files with `{{placeholders}}`, the package's or a user's own."""
+"""Instructions for an LLM: text files with `{{placeholders}}`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-TEMPLATE_FOLDER = Path(__file__).parents[1] / "benchmark" / "writing" / "templates"
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
-def load_template(path: str | Path | None, default_name: str, placeholders: Iterable[str]) -> str:
+def load_template(file: str | Path, placeholders: Iterable[str]) -> str:
     """Reads an instruction and checks that it has all of its placeholders and no others.
 
     Args:
-        path: a user's own file; the package's `default_name` if None.
-        default_name: file name within the package, such as `categorise.txt`.
+        file: the text.
         placeholders: the names that have to stand in the file as `{{name}}`, each at least once.
 
     Returns:
@@ -25,9 +23,8 @@ def load_template(path: str | Path | None, default_name: str, placeholders: Iter
         ValueError: a placeholder is missing or unknown, or the file is no UTF-8 text.
         OSError: the file cannot be read.
     """
-    file = TEMPLATE_FOLDER / default_name if path is None else Path(path)
     try:
-        text = file.read_text(encoding="utf-8-sig").rstrip("\n")
+        text = Path(file).read_text(encoding="utf-8-sig").rstrip("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"The template {file} is no UTF-8 text ({error}); save it as UTF-8.") from error
     expected, found = set(placeholders), set(_PLACEHOLDER.findall(text))

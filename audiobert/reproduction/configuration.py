@@ -11,8 +11,8 @@ from typing import Any
 
 from .. import __version__
 from ..data.auditorybench import SPLITS, TASKS
-from ..files import whole_file
-from ..modeling.knowledge_audiobert import TEXT_ENCODER_FOLDER, sha256_of
+from ..files import sha256_of, whole_file
+from ..modeling.knowledge_audiobert import TEXT_ENCODER_FOLDER
 from ..modeling.modeling_audiobert import KNOWLEDGE_BASE_FOLDER
 
 CONFIGURATION_FILE = "configuration.json"

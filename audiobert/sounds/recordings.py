@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
+
+from ..csv_files import CsvRow, read_csv
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 METADATA_NAME = "metadata.csv"
 LABEL_COLUMNS = ("label", "caption")
+ONE_LINE_COLUMNS = ("file_name", "id", "label", "source", "license", "seconds")
+
+# What can be wrong with a row of metadata: its cells, its file's name, or that the file stood before.
+MISFIT = "misfit"
+BAD_NAME = "bad name"
+DOUBLE_NAME = "double name"
+
+
+@dataclass(frozen=True)
+class MetadataRow:
+    """A row of `metadata.csv`.
+
+    Attributes:
+        line: on which it begins, from 1.
+        file_name: as it is written; a path within the folder unless `fault` says otherwise.
+        cells: by column.
+        fault: None, or one of `MISFIT`, `BAD_NAME` and `DOUBLE_NAME`; nothing in the row may be used then.
+        detail: what is wrong, and what is to be done.
+    """
+
+    line: int
+    file_name: str
+    cells: dict[str, str]
+    fault: str | None
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +74,8 @@ def read_recordings(source: str | os.PathLike | Dataset, sources: Sequence[str] 
 
     Raises:
         OSError: the folder or its `metadata.csv` is not there.
-        ValueError: a column is missing, a label is empty, an id is double, or nothing is left to read.
+        ValueError: a column is missing, a label is empty, an id is double, a row is at fault (see `read_metadata`), or
+            nothing is left to read.
     """
     if isinstance(source, (str, os.PathLike)):
         recordings = recordings_of_folder(Path(source))
@@ -71,6 +102,38 @@ def read_recordings(source: str | os.PathLike | Dataset, sources: Sequence[str] 
 
 
 def recordings_of_folder(folder: Path) -> list[SourceRecording]:
+    recordings = []
+    label_column = ""
+    for row in read_metadata(folder):
+        label_column = label_column or find_label_column(list(row.cells), str(folder / METADATA_NAME))
+        if row.fault is not None:
+            raise ValueError(f"{folder / METADATA_NAME}, line {row.line}: {row.detail}.")
+        recordings.append(
+            SourceRecording(
+                id=row.file_name,
+                label=row.cells[label_column].strip(),
+                source=row.cells.get("source", ""),
+                license=row.cells.get("license", ""),
+                seconds=parse_seconds(row.cells.get("seconds")),
+                open=partial(os.fspath, recording_path(folder, row.file_name)),
+            )
+        )
+    return recordings
+
+
+def read_metadata(folder: Path, required: Sequence[str] = ()) -> Iterator[MetadataRow]:
+    """
+    The rows of the `metadata.csv` of a folder of recordings, as `datasets` reads an audiofolder.
+
+    What makes the whole file doubtful is an error; what is wrong with a row alone stands in its `fault`, so that a long
+    build can list it and go on.
+
+    Raises:
+        OSError: the folder or its `metadata.csv` is not there.
+        ValueError: as `audiobert.csv_files.read_csv` does, with file and line, for a column that is missing or double,
+            a quotation mark that is not closed, also where another row's mark seems to close it, or bytes that are no
+            UTF-8; or the file has no row.
+    """
     path = folder / METADATA_NAME
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}.")
@@ -78,29 +141,83 @@ def recordings_of_folder(folder: Path) -> list[SourceRecording]:
         raise FileNotFoundError(
             f"{folder} has no {METADATA_NAME}; it has to list the recordings in the columns file_name and label."
         )
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if "file_name" not in columns:
-            raise ValueError(f"{path} has no column file_name; its columns are {columns}.")
-        label_column = find_label_column(columns, str(path))
-        recordings = []
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            name = row["file_name"]
-            if not name or Path(name).is_absolute():
-                raise ValueError(f"{where}: file_name has to be a path relative to the folder, got {name!r}.")
-            recordings.append(
-                SourceRecording(
-                    id=name,
-                    label=(row[label_column] or "").strip(),
-                    source=row.get("source") or "",
-                    license=row.get("license") or "",
-                    seconds=parse_seconds(row.get("seconds"), where),
-                    open=lambda name=name: str(folder / name),
-                )
+    # 64 bits take less memory than the names; among a million, a false alarm has a chance of 3e-8.
+    seen: dict[int, int] = {}
+    for row in read_csv(path, ("file_name", *required)):
+        if swallowed := _swallowed_row(row, folder):
+            raise ValueError(
+                f"{path}, line {row.line}: a cell goes on over the row of {swallowed!r}; close the quotation mark that "
+                "opens it."
             )
-    return recordings
+        name = row.cells.get("file_name", "")
+        fault, detail = _fault_of(row, folder)
+        if fault is None:
+            key = int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
+            if seen.setdefault(key, row.line) != row.line:
+                fault, detail = DOUBLE_NAME, f"{name!r} stands in line {seen[key]} already"
+        yield MetadataRow(row.line, name, row.cells, fault, detail)
+
+
+def recording_path(folder: str | os.PathLike, name: str) -> Path:
+    """
+    Where the recording of this name or id lies within a folder; it need not be there.
+
+    Raises:
+        ValueError: the name is empty, or leads out of the folder, as one in files from elsewhere could.
+    """
+    if not name:
+        raise ValueError("A recording has no name; write its path within the folder of recordings.")
+    # By the rules of either system: the folder may have been made on the other one.
+    windows, posix = PureWindowsPath(name), PurePosixPath(name)
+    if windows.anchor or posix.is_absolute() or "\\" in name or "\0" in name or ".." in posix.parts:
+        raise ValueError(
+            f"The recording's id {name!r} leads out of the folder of recordings: it is not opened. An id has to be a "
+            "path within the folder, written with /."
+        )
+    return Path(folder, name)
+
+
+def find_recording(folder: str | os.PathLike, name: str) -> Path:
+    """
+    The file of a recording whose id is its name within `folder`.
+
+    Raises:
+        FileNotFoundError: the recording is not in it.
+        ValueError: as `recording_path`.
+    """
+    path = recording_path(folder, name)
+    if not path.is_file():
+        raise FileNotFoundError(f"The folder of recordings holds no {name!r}.")
+    return path
+
+
+def _fault_of(row: CsvRow, folder: Path) -> tuple[str | None, str]:
+    if row.misfit is not None:
+        return MISFIT, row.misfit
+    if broken := [name for name in ONE_LINE_COLUMNS if len(row.cells.get(name, "").splitlines()) > 1]:
+        return MISFIT, f"{broken[0]} holds a line break; write it on one line"
+    try:
+        parse_seconds(row.cells.get("seconds"))
+    except ValueError as error:
+        return MISFIT, str(error)
+    try:
+        recording_path(folder, row.cells["file_name"])
+    except ValueError:
+        return BAD_NAME, (
+            f"file_name has to be a path within the folder, written with /, got {row.cells['file_name']!r}"
+        )
+    return None, ""
+
+
+def _swallowed_row(row: CsvRow, folder: Path) -> str | None:
+    """The recording whose row stands within a cell, as it does where a quotation mark is closed rows later."""
+    for cell in row.cells.values():
+        if len(cell.splitlines()) > 1:
+            for name in re.split(r"[,\r\n]", cell):
+                is_other = name != row.cells["file_name"] and not os.path.isabs(name)
+                if is_other and os.path.isfile(os.path.join(folder, name)):
+                    return name
+    return None
 
 
 def recordings_of_dataset(dataset: Dataset) -> list[SourceRecording]:
@@ -131,14 +248,18 @@ def recordings_of_dataset(dataset: Dataset) -> list[SourceRecording]:
         if isinstance(label_feature, ClassLabel) and label is not None:
             label = label_feature.int2str(label)
         identity = row.get("id")
+        try:
+            seconds = parse_seconds(row.get("seconds"))
+        except ValueError as error:
+            raise ValueError(f"row {number} of the dataset: {error}.") from None
         recordings.append(
             SourceRecording(
                 id=str(number if identity is None else identity),
                 label=str(label or "").strip(),
                 source=row.get("source") or "",
                 license=row.get("license") or "",
-                seconds=parse_seconds(row.get("seconds"), f"row {number} of the dataset"),
-                open=lambda number=number: open_row(number),
+                seconds=seconds,
+                open=partial(open_row, number),
             )
         )
     return recordings
@@ -151,10 +272,13 @@ def find_label_column(columns: Sequence[str], where: str) -> str:
     raise ValueError(f"{where} has no column label or caption; its columns are {list(columns)}.")
 
 
-def parse_seconds(value: str | float | None, where: str) -> float | None:
+def parse_seconds(value: str | float | None) -> float | None:
     if value is None or value == "":
         return None
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
-        raise ValueError(f"{where}: seconds has to be a number, got {value!r}.") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds has to be a number, 0 or more, got {value!r}")
+    return seconds

@@ -49,25 +49,6 @@ class SoundView:
     shortened: bool
 
 
-def find_recording(folder: str | Path, recording_id: str) -> Path:
-    """
-    The file of a recording whose id is its name within `folder`.
-
-    Raises:
-        FileNotFoundError: the recording is not in it.
-        ValueError: the id leads out of the folder, which the id of a knowledge base from elsewhere could.
-    """
-    name = Path(recording_id)
-    if name.is_absolute() or name.drive or ".." in name.parts:
-        raise ValueError(
-            f"The recording's id {recording_id!r} leads out of the folder of recordings: it is not opened."
-        )
-    path = Path(folder, name)
-    if not path.is_file():
-        raise FileNotFoundError(f"The folder of recordings holds no {recording_id!r}.")
-    return path
-
-
 def sound_view(path: str | Path) -> SoundView:
     """
     What a page shows of an audio file.

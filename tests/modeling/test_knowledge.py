@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,19 +14,28 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from transformers import ClapTextModelWithProjection
 
+from audiobert.modeling import knowledge_files_audiobert
 from audiobert.modeling.knowledge_audiobert import (
     AudioBertKnowledgeBase,
     EncoderReference,
     KnowledgeBaseConfig,
     QueryEncoder,
     inner_product_index,
-    write_config,
 )
+from audiobert.modeling.knowledge_files_audiobert import write_config
 
-from audio_fixtures import WORDS, save_tiny_clap, tiny_clap_text_config, tiny_knowledge_base, tiny_tokenizer
+from audio_fixtures import (
+    WORDS,
+    file_size_limit,
+    save_tiny_clap,
+    tiny_clap_text_config,
+    tiny_knowledge_base,
+    tiny_tokenizer,
+)
 
 FILES = ("index.faiss", "audio_embeddings.safetensors", "metadata.parquet", "text_encoder/model.safetensors")
 
@@ -71,6 +81,48 @@ def test_queries_are_the_text_embeddings_of_clap_itself(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = ClapModel.from_pretrained(folder).get_text_features(**encoded).pooler_output
     torch.testing.assert_close(torch.from_numpy(QueryEncoder.from_pretrained(folder)("dog sound")), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_no_query(dtype: torch.dtype) -> None:
+    knowledge_base = tiny_knowledge_base()
+    expected = knowledge_base.search(WORDS)
+    fresh = tiny_knowledge_base()
+    with torch.autocast("cpu", dtype=dtype):
+        assert fresh.search(WORDS) == expected
+    # What was cached under autocast serves the calls after it.
+    assert fresh.search(WORDS) == expected
+
+
+def test_a_text_tower_that_gives_no_number_is_told(saved: Path) -> None:
+    knowledge_base = tiny_knowledge_base()
+    next(knowledge_base.query_encoder.model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="'dog sound' a vector that is not finite"):
+        knowledge_base.search(["dog"])
+
+
+def test_an_index_that_holds_no_numbers_is_told(knowledge_base: AudioBertKnowledgeBase) -> None:
+    vectors = np.full((12, 8), np.nan, dtype=np.float32)
+    parts = (inner_product_index(vectors), knowledge_base.audio_embeddings, knowledge_base.metadata)
+    damaged = AudioBertKnowledgeBase(knowledge_base.config, *parts, knowledge_base.query_encoder)
+    with pytest.raises(ValueError, match="'dog sound' has no finite similarity"):
+        damaged.search(["dog"])
+
+
+def test_an_audio_embedding_that_is_not_finite_is_told(knowledge_base: AudioBertKnowledgeBase) -> None:
+    embeddings = torch.zeros(12, 6)
+    embeddings[3, 2] = 1e6
+    with pytest.raises(ValueError, match="not finite, or too large for fp16"):
+        knowledge_base.with_audio_embeddings(embeddings)
+    parts = (knowledge_base.index, embeddings.half(), knowledge_base.metadata, knowledge_base.query_encoder)
+    damaged = AudioBertKnowledgeBase(knowledge_base.config, *parts)
+    assert damaged.audio_embeds([2, 4]).shape == (2, 6)
+    with pytest.raises(ValueError, match=r"\['sounds/3.ogg'\] are not finite"):
+        damaged.audio_embeds([2, 3])
+
+
+def test_it_goes_to_other_processes(knowledge_base: AudioBertKnowledgeBase) -> None:
+    assert_same(pickle.loads(pickle.dumps(knowledge_base)), knowledge_base)
 
 
 def test_fewer_recordings_than_asked_for(knowledge_base: AudioBertKnowledgeBase) -> None:
@@ -185,6 +237,12 @@ def test_the_text_tower_is_stored_in_its_own_precision(tmp_path: Path) -> None:
     assert_same(half, loaded)
 
 
+def test_what_is_loaded_lies_in_memory_of_its_own(saved: Path) -> None:
+    # Mapped from a file, weights lie where its header ends, and some processors compute with those in another order.
+    model = AudioBertKnowledgeBase.from_pretrained(saved).query_encoder.model
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in (*model.parameters(), *model.buffers()) if tensor.numel())
+
+
 def test_a_hub_clap_is_referenced_not_copied(
     knowledge_base: AudioBertKnowledgeBase, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +308,7 @@ def test_from_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         asked.update(repo_id=repo_id, **kwargs)
         return str(tmp_path)
 
-    monkeypatch.setattr("audiobert.modeling.knowledge_audiobert.snapshot_download", snapshot_download)
+    monkeypatch.setattr("audiobert.modeling.knowledge_files_audiobert.snapshot_download", snapshot_download)
     AudioBertKnowledgeBase.from_pretrained("me/sounds", subfolder="saved", revision="v2", token="secret")
     assert (asked["repo_id"], asked["revision"], asked["token"]) == ("me/sounds", "v2", "secret")
     assert "saved/index.faiss" in asked["allow_patterns"]
@@ -303,6 +361,51 @@ def test_a_missing_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(OSError, match=f"{name} is missing"):
         AudioBertKnowledgeBase.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("unlisted", "message"),
+    [
+        ("config.json", "config.json"),
+        ("model.safetensors", r"\*.safetensors"),
+        ("tokenizer.json", "tokenizer.json"),
+        ("tokenizer_config.json", "tokenizer_config.json"),
+    ],
+)
+def test_a_file_of_the_text_tower_that_is_not_listed(saved: Path, unlisted: str, message: str) -> None:
+    values = json.loads((saved / "config.json").read_text())
+    del values["files"][f"text_encoder/{unlisted}"]
+    (saved / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=f"does not list .*'text_encoder/{message}"):
+        AudioBertKnowledgeBase.from_pretrained(saved)
+    (saved / "text_encoder" / unlisted).unlink()
+    if unlisted != "tokenizer_config.json":
+        with pytest.raises(ValueError, match=f"does not list .*'text_encoder/{message}"):
+            AudioBertKnowledgeBase.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "adapter_config.json", "tower.safetensors", "sub/added.json"])
+def test_a_file_laid_into_the_text_tower_is_refused(saved: Path, name: str) -> None:
+    path = saved / "text_encoder" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"{}")
+    with pytest.raises(ValueError, match=f"does not list .*text_encoder/{name}"):
+        AudioBertKnowledgeBase.from_pretrained(saved)
+
+
+def test_what_the_system_leaves_in_a_folder_does_no_harm(saved: Path) -> None:
+    (saved / "text_encoder" / ".DS_Store").write_bytes(b"x")
+    AudioBertKnowledgeBase.from_pretrained(saved)
+
+
+def test_pickled_weights_are_never_loaded(saved: Path) -> None:
+    weights = saved / "text_encoder" / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    rewrite(saved)
+    with pytest.raises(ValueError, match=r"does not list .*\*.safetensors"):
+        AudioBertKnowledgeBase.from_pretrained(saved)
+    with pytest.raises(OSError, match="safetensors"):
+        QueryEncoder.from_pretrained(saved / "text_encoder")
 
 
 def test_a_swapped_embedding_file(saved: Path, tmp_path: Path) -> None:
@@ -376,6 +479,7 @@ def test_another_tensor_in_the_embedding_file(saved: Path) -> None:
         (lambda c: c.update(count="12"), "count"),
         (lambda c: c.update(count=0), "count"),
         (lambda c: c.update(query_template="sound"), "query_template"),
+        (lambda c: c.update(audio_pooling="max"), "audio_pooling"),
         (lambda c: c.pop("files"), "files"),
         (lambda c: c["files"].pop("index.faiss"), "index.faiss"),
         (lambda c: c["files"].update({"../secret": {"size": 1, "sha256": ""}}), "secret"),
@@ -388,6 +492,26 @@ def test_a_bad_config(saved: Path, edit: object, message: str) -> None:
     (saved / "config.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=f"config.json: .*{message}"):
         AudioBertKnowledgeBase.from_pretrained(saved)
+
+
+def test_how_the_audio_was_pooled(knowledge_base: AudioBertKnowledgeBase, saved: Path) -> None:
+    assert json.loads((saved / "config.json").read_text())["audio_pooling"] == "mean"
+    knowledge_base.with_audio_embeddings(torch.randn(12, 6), audio_pooling="sounding").save_pretrained(saved)
+    assert AudioBertKnowledgeBase.from_pretrained(saved).config.audio_pooling == "sounding"
+    values = json.loads((saved / "config.json").read_text())
+    # As in knowledge bases from before there was a choice.
+    del values["audio_pooling"]
+    (saved / "config.json").write_text(json.dumps(values))
+    assert AudioBertKnowledgeBase.from_pretrained(saved).config.audio_pooling == "mean"
+
+
+def test_a_full_disk_is_an_os_error(knowledge_base: AudioBertKnowledgeBase, saved: Path, tmp_path: Path) -> None:
+    before = content(saved)
+    for limit in (0, 400, 2000, 6000):
+        with file_size_limit(limit), pytest.raises(OSError):
+            knowledge_base.save_pretrained(saved)
+    # Whatever did not fit, the folder is as it was.
+    assert content(saved) == before
 
 
 def test_a_config_that_is_no_json(saved: Path) -> None:
@@ -406,3 +530,31 @@ def test_no_such_place(tmp_path: Path) -> None:
         AudioBertKnowledgeBase.from_pretrained(tmp_path / "nowhere", local_files_only=True)
     with pytest.raises(OSError, match="no knowledge base at 'nobody/nothing'"):
         AudioBertKnowledgeBase.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalEntryNotFoundError("no connection, and not in the cache"),
+        ConnectionError("reset"),
+        TimeoutError("timed out"),
+        EntryNotFoundError("gone"),
+    ],
+)
+def test_an_answer_that_the_hub_does_not_give_is_an_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(knowledge_files_audiobert, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(knowledge_files_audiobert, "is_offline_mode", lambda: False)
+    with pytest.raises(OSError, match="'me/sounds' could not be loaded from the Hub .* Try again"):
+        AudioBertKnowledgeBase.from_pretrained("me/sounds")
+
+
+def test_a_knowledge_base_in_the_cache_needs_no_hub(saved: Path, tmp_path: Path) -> None:
+    cached = tmp_path / "cache" / "models--me--sounds"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(saved, cached / "snapshots" / ("0" * 40))
+    loaded = AudioBertKnowledgeBase.from_pretrained("me/sounds", cache_dir=tmp_path / "cache", local_files_only=True)
+    assert len(loaded) == 12

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ...modeling.knowledge_audiobert import sha256_of
-from ...sounds.recordings import METADATA_NAME
+from ...files import sha256_of
+from ...sounds.recordings import (
+    BAD_NAME,
+    DOUBLE_NAME,
+    METADATA_NAME,
+    MISFIT,
+    find_recording,
+    read_metadata,
+)
 from .records import (
     DAMAGED_ARCHIVE,
+    DOUBLE_ID,
     NO_AUDIO,
     NO_METADATA,
     TEXT_COLUMNS,
@@ -26,6 +33,8 @@ from .records import (
 )
 from .webdataset import AUDIO_EXTENSIONS, METADATA_EXTENSION, Archive, DamagedArchiveError, samples_of
 
+# What is wrong with a row of metadata, in the words that are counted.
+REFUSALS = {MISFIT: UNREADABLE_METADATA, BAD_NAME: NO_AUDIO, DOUBLE_NAME: DOUBLE_ID}
 ARCHIVE_EXTENSION = ".tar"
 # Between the path of a tar and the name of a member.
 ARCHIVE_MARK = f"{ARCHIVE_EXTENSION}::"
@@ -45,56 +54,33 @@ class MetadataFolder(RecordSource):
         self.name = root.resolve().name
         self._path = root / METADATA_NAME
         # A missing column is told at once, not after a model server was started.
-        if next(self._rows(), None) is None:
+        first = next(read_metadata(root), None)
+        if first is None:
             raise ValueError(f"{self._path} names no recordings.")
+        if not set(first.cells) & set(TEXT_COLUMNS):
+            raise ValueError(
+                f"{self._path} needs a column {', '.join(TEXT_COLUMNS[:-1])} or {TEXT_COLUMNS[-1]}; "
+                f"its columns are {list(first.cells)}."
+            )
 
     def fingerprint(self) -> str:
         return sha256_of(self._path)
 
     def read(self) -> Iterator[Record]:
-        for line, row in self._rows():
-            file_name = row["file_name"] or ""
-            # A row that is too long or too short shows as the key or the value None.
-            if None in row or None in row.values():
-                detail = f"line {line} has more or fewer fields than the header"
-                yield Record(file_name or f"line {line}", file_name, refusal=UNREADABLE_METADATA, detail=detail)
+        for row in read_metadata(self.root):
+            identity = row.file_name or f"line {row.line}"
+            if row.fault is not None:
+                detail = f"line {row.line}: {row.detail}"
+                yield Record(identity, row.file_name, refusal=REFUSALS[row.fault], detail=detail)
                 continue
-            record = record_of_columns(row, file_name or f"line {line}", file_name, self.name)
-            problem = self._problem_of(file_name)
-            if problem is not None:
-                record = replace(record, refusal=NO_AUDIO, detail=f"line {line}: {problem}")
+            record = record_of_columns(row.cells, identity, row.file_name, self.name)
+            if file_within(self.root, row.file_name) is None:
+                detail = f"line {row.line}: there is no file {row.file_name!r}"
+                record = replace(record, refusal=NO_AUDIO, detail=detail)
             yield record
 
     def audio_of(self, rows: Iterable[dict]) -> Iterator[tuple[dict, str | bytes | None]]:
-        for row in rows:
-            yield row, None if self._problem_of(row["audio"]) else str(self.root / row["audio"])
-
-    def _problem_of(self, file_name: str) -> str | None:
-        path = PurePosixPath(file_name)
-        if not file_name:
-            return "file_name is empty"
-        if path.is_absolute() or ".." in path.parts:
-            return f"file_name has to be a path within the folder, got {file_name!r}"
-        return None if (self.root / path).is_file() else f"there is no file {file_name!r}"
-
-    def _rows(self) -> Iterator[tuple[int, dict]]:
-        with open(self._path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            try:
-                columns = reader.fieldnames or []
-                if "file_name" not in columns:
-                    raise ValueError(f"{self._path} has no column file_name; its columns are {columns}.")
-                if not set(columns) & set(TEXT_COLUMNS):
-                    raise ValueError(
-                        f"{self._path} needs a column {', '.join(TEXT_COLUMNS[:-1])} or {TEXT_COLUMNS[-1]}; "
-                        f"its columns are {columns}."
-                    )
-                for row in reader:
-                    yield reader.line_num, row
-            except csv.Error as error:
-                raise ValueError(f"{self._path}, after line {reader.line_num}: no valid CSV ({error}).") from error
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{self._path}: not encoded in UTF-8 ({error.reason}); save it as UTF-8.") from error
+        return ((row, file_within(self.root, row["audio"])) for row in rows)
 
 
 class RecordingsFolder(RecordSource):
@@ -135,18 +121,16 @@ class RecordingsFolder(RecordSource):
             for row in rows:
                 path, mark, member = row["audio"].partition(ARCHIVE_MARK)
                 if not mark:
-                    file = self.root / row["audio"]
-                    yield row, str(file) if file.is_file() else None
+                    yield row, file_within(self.root, row["audio"])
                     continue
-                path = self.root / f"{path}{ARCHIVE_EXTENSION}"
-                if archive is None or archive.path != path:
+                file = file_within(self.root, f"{path}{ARCHIVE_EXTENSION}")
+                if file is None:
+                    yield row, None
+                    continue
+                if archive is None or str(archive.path) != file:
                     if archive is not None:
                         archive.close()
-                        archive = None
-                    if not path.is_file():
-                        yield row, None
-                        continue
-                    archive = Archive(path)
+                    archive = Archive(Path(file))
                 yield row, archive.find(member)
         finally:
             if archive is not None:
@@ -215,6 +199,14 @@ class RecordingsFolder(RecordSource):
         """The first folder below the root that is no split, as in `freesound/train/1.flac`, or else the root's name."""
         parts = folder.relative_to(self.root).parts
         return next((part for part in parts if part.lower() not in SPLIT_FOLDERS), self.root.resolve().name)
+
+
+def file_within(folder: Path, name: str) -> str | None:
+    """The path of a file by its name within a folder; None where it is gone, or would lie elsewhere."""
+    try:
+        return str(find_recording(folder, name))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def holds_dataset(folder: Path) -> bool:

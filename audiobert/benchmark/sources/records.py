@@ -1,8 +1,7 @@
 """Records: what is known in words about each recording that a benchmark is built from (paper, section II-A).
 
-`open_source` reads LAION-Audio-630K's layout (JSON beside FLAC, loose or in WebDataset tars), a folder with
-`metadata.csv`, and any `datasets` dataset. All are streamed: memory grows with the number of ids alone (some 70 bytes
-each, to find double ones), never with texts or audio.
+All sources are streamed: memory grows with the number of ids alone (some 70 bytes each, to find double ones), never
+with texts or audio.
 """
 
 from __future__ import annotations
@@ -10,17 +9,12 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
 
 # Why a record is not used; each is counted by these words.
 NO_TEXT = "no text"
@@ -67,12 +61,6 @@ class Record:
         """The record as JSON knows it, with lists for tuples."""
         return {**asdict(self), "text": list(self.text), "tags": list(self.tags)}
 
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Record:
-        """The record in a row of `to_row`; other keys, which later stages add, are left aside."""
-        fields = {name: row[name] for name in cls.__dataclass_fields__ if name in row}
-        return cls(**{**fields, "text": tuple(row["text"]), "tags": tuple(row["tags"])})
-
 
 class RecordSource(ABC):
     """Where records come from. `name` says it to people, without a path of this machine."""
@@ -112,57 +100,6 @@ class RecordSource(ABC):
                 else:
                     seen.add(key)
             yield record
-
-
-def open_source(
-    metadata: str | os.PathLike | Dataset | IterableDataset,
-    *,
-    split: str = "train",
-    config: str | None = None,
-    token: str | bool | None = None,
-) -> RecordSource:
-    """Finds out what kind of source `metadata` is; nothing but its beginning is read here.
-
-    Args:
-        metadata: one of
-
-            - a folder with `metadata.csv`: the columns `file_name` and one or more of title, text, caption and label;
-              optional are tags (separated by commas or semicolons), description, source, license and id;
-            - a folder that holds, at any depth, audio with JSON of the same stem beside it (LAION-Audio-630K), or
-              WebDataset tars of such pairs, or both; or one such tar;
-            - a folder of Parquet files or with `metadata.jsonl`, or the id of a dataset on the Hub: streamed by
-              `datasets.load_dataset`; columns as those of `metadata.csv`, without `file_name`;
-            - a `datasets.Dataset` or `IterableDataset`.
-        split, config, token: for `datasets.load_dataset` alone.
-
-    Raises:
-        OSError: there is no such file, folder or dataset, or the Hub cannot be reached.
-        ValueError: nothing in the folder is known, or a column is missing.
-        TypeError: `metadata` is none of these, such as a `DatasetDict`.
-    """
-    # These modules need this one; `datasets`, which takes its time, is imported for datasets alone.
-    from .folders import MetadataFolder, RecordingsFolder, holds_dataset
-
-    if not isinstance(metadata, (str, os.PathLike)):
-        from .datasets import DatasetSource
-
-        return DatasetSource(metadata)
-    path = Path(metadata)
-    if not path.exists() and (path.is_absolute() or len(path.parts) > 2 or path.suffix in (".tar", ".csv")):
-        raise FileNotFoundError(f"There is no file or folder {path}.")
-    if not path.exists() or (path.is_dir() and holds_dataset(path)):
-        from .datasets import open_dataset
-
-        return open_dataset(path if path.exists() else os.fspath(metadata), split, config, token)
-    if config is not None:
-        raise ValueError(f"`config` belongs to datasets; {path} is a folder or file of recordings and has none.")
-    if path.is_dir():
-        return MetadataFolder(path) if (path / "metadata.csv").is_file() else RecordingsFolder(path)
-    if path.name == "metadata.csv":
-        return MetadataFolder(path.parent)
-    if path.suffix.lower() == ".tar":
-        return RecordingsFolder(path.parent, archive=path.name)
-    raise ValueError(f"{path} is no source of records; give a folder, a metadata.csv, an uncompressed tar or a Hub id.")
 
 
 def record_of_json(content: bytes, identity: str, audio: str, source: str) -> Record:

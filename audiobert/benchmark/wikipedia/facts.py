@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...data.auditorybench import MASK
-from ...llm.replies import shares_word
 from ..stages import Refusal
+from ..writing.checks import shares_word
 
 TABLES = Path(__file__).with_name("tables")
 ANIMAL_TABLE = "animal_sounds.csv"

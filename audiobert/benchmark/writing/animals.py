@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...llm.client import Sampling
-from ...llm.replies import check_sentence, find_span, labelled_values, shares_word, shorten, singular_forms, words_of
-from ...llm.templates import TEMPLATE_FOLDER, fill
+from ...llm.replies import shorten, singular_forms, words_of
+from ...llm.templates import fill
 from ..dataset.splitting import normalise_sentence
 from ..stages import Refusal
+from . import TEMPLATES
 from .categories import record_values
+from .checks import check_sentence, find_span, labelled_values, reply_to, shares_word
 
 if TYPE_CHECKING:
     from ...llm.client import ChatModel
@@ -62,7 +64,7 @@ def animal_prompts(rows: Iterable[dict], chat: ChatModel, template: str, stop_li
         }
         try:
             values = {**record_values(row), "category": row["category"]}
-            result["reply"] = await chat.reply(fill(template, values), SAMPLING)
+            result["reply"] = await reply_to(chat, fill(template, values), SAMPLING)
             prompt = parse_animal_prompt(result["reply"], stop_list)
             result.update(sentence=prompt.sentence, answer=prompt.answer, spans=[prompt.span])
         except Refusal as refusal:
@@ -109,7 +111,7 @@ def load_stop_list(path: Path | None = None) -> frozenset[str]:
         FileNotFoundError: there is no such file.
         ValueError: an entry has anything but English letters, with the file and the line.
     """
-    source = TEMPLATE_FOLDER / STOP_LIST if path is None else path
+    source = TEMPLATES / STOP_LIST if path is None else path
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from ...llm.client import Sampling
 from ...llm.replies import DECLINED, lines_of, shorten, value_of
 from ...llm.templates import fill
 from ..stages import Refusal
+from .checks import reply_to
 
 if TYPE_CHECKING:
     from ...llm.client import ChatModel
@@ -54,7 +55,7 @@ def categorise(rows: Iterable[dict], chat: ChatModel, template: str) -> Iterator
     async def work(row: dict) -> dict:
         result = {**row, "category": None, "reply": None, "refusal": None, "detail": ""}
         try:
-            result["reply"] = await chat.reply(fill(template, record_values(row)), SAMPLING)
+            result["reply"] = await reply_to(chat, fill(template, record_values(row)), SAMPLING)
             result["category"] = parse_category(result["reply"])
         except Refusal as refusal:
             result["refusal"], result["detail"] = refusal.reason, refusal.detail

@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...data.auditorybench import MASK, PITCH_ANSWERS
 from ...llm.client import Sampling
-from ...llm.replies import (
-    DECLINED,
-    check_sentence,
-    find_span,
-    labelled_values,
-    lines_of,
-    shorten,
-    value_of,
-    words_of,
-)
+from ...llm.replies import DECLINED, lines_of, shorten, value_of, words_of
 from ...llm.templates import fill
 from ..dataset.splitting import normalise_sentence
 from ..stages import Refusal
 from .categories import record_values
+from .checks import check_sentence, find_span, labelled_values, reply_to
 
 if TYPE_CHECKING:
     from ...llm.client import ChatModel
@@ -204,13 +196,13 @@ def compare(rows: Iterable[dict], chat: ChatModel, template: str, blind_template
         }
         measured = "higher" if row["pitch_1"] > row["pitch_2"] else "lower"
         try:
-            result["reply"] = await chat.reply(fill(template, pair_values(row)), SAMPLING)
+            result["reply"] = await reply_to(chat, fill(template, pair_values(row)), SAMPLING)
             prompt = parse_pitch_prompt(result["reply"])
             result.update(sentence=prompt.sentence, answer=prompt.answer, spans=list(prompt.spans))
             if prompt.answer != measured:
                 raise Refusal("the answer is not the direction measured", f"measured {measured}")
             blind = {"prompt": prompt.sentence, "span_1": prompt.spans[0], "span_2": prompt.spans[1]}
-            result["blind_reply"] = await chat.reply(fill(blind_template, blind), SAMPLING)
+            result["blind_reply"] = await reply_to(chat, fill(blind_template, blind), SAMPLING)
             if parse_direction(result["blind_reply"]) != measured:
                 raise Refusal("the blind answer is not the direction measured", f"measured {measured}")
         except Refusal as refusal:

@@ -19,7 +19,8 @@ import soundfile
 from datasets import load_dataset
 from typer.testing import CliRunner
 
-from audiobert.benchmark.stages import NO_REPLY, read_all_rows, read_rows
+from audiobert.benchmark.pipeline import BenchmarkBuild
+from audiobert.benchmark.stages import NO_REPLY, Shard, read_all_rows, read_rows
 from audiobert.cli import app
 from audiobert.data.auditorybench import load_auditorybench
 
@@ -31,6 +32,8 @@ ANIMALS = ("dog", "cat", "cow", "frog", "crow", "pig")
 OTHERS = ("siren", "engine", "church bells", "piano", "clock alarm", "car horn", "helicopter", "rain", "guitar")
 TAKES = 3
 RATE = 16_000
+# Seconds that a process may take to end, or to get so far, on a busy machine too.
+TIMEOUT = 120
 
 
 def harmonics(hz: float, seconds: float = 0.5) -> np.ndarray:
@@ -70,8 +73,9 @@ def build(recordings: Path, out: Path, server: LlmServer, *options: object, fail
 
 
 def published(folder: Path) -> dict[str, bytes]:
-    """All that was made but the log of replies, whose order is that of their coming."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "replies" not in path.parts]
+    """All that was made but the locks, and the log of replies, whose order is that of their coming."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    files = [path for path in files if "replies" not in path.parts]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -128,6 +132,86 @@ def test_a_second_run_asks_nothing_and_changes_nothing(recordings: Path, built: 
         build(recordings, built, server)
         assert server.requests == []
     assert published(built) == before
+    # And needs no server for it.
+    build(recordings, built, server)
+    assert published(built) == before
+
+
+def test_a_build_that_is_not_finished_asks_for_the_server_before_the_work(recordings: Path, tmp_path: Path) -> None:
+    with LlmServer(scripted_reply) as server:
+        pass
+    assert "cannot be reached" in build(recordings, tmp_path / "out", server, fails=True)
+    assert not (tmp_path / "out" / "stages" / "records.jsonl").exists()
+
+
+def test_a_recording_that_was_withdrawn_is_not_published(recordings: Path, built: Path, tmp_path: Path) -> None:
+    out, fewer = tmp_path / "out", tmp_path / recordings.name
+    shutil.copytree(built, out)
+    shutil.copytree(recordings, fewer)
+    header, _, *rows = (fewer / "metadata.csv").read_text().splitlines(keepends=True)
+    (fewer / "metadata.csv").write_text("".join([header, *rows]))
+    audiobert("benchmark", "records", fewer, out)
+    before = published(out)
+    refused = audiobert("benchmark", "publish", out, fails=True)
+    assert "was not made of the records that lie there now: run the stage 'categories' again" in refused
+    assert published(out) == before
+    with LlmServer(scripted_reply) as server:
+        build(fewer, out, server)
+    used = {row["id"] for row in read_all_rows(out / "stages" / "categories.jsonl")}
+    assert len(used) == len({row["id"] for row in read_all_rows(built / "stages" / "categories.jsonl")}) - 1
+    audiobert("benchmark", "publish", out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks on this system")
+def test_a_build_in_use_by_another_process_is_refused_before_the_work(
+    recordings: Path, built: Path, tmp_path: Path
+) -> None:
+    lock = tmp_path / "stages" / "build.lock"
+    lock.parent.mkdir()
+    hold = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(); time.sleep(99)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout and other.stdout.readline()
+    with LlmServer(scripted_reply) as server:
+        for refused in (
+            build(recordings, tmp_path, server, fails=True),
+            audiobert("benchmark", "records", recordings, tmp_path, fails=True),
+            audiobert("benchmark", "publish", tmp_path, fails=True),
+        ):
+            assert "Another process is at work in" in refused
+        assert server.requests == []
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["build.lock", "stages"]
+        # It ends with the process, however that ends.
+        other.kill()
+        other.communicate(timeout=TIMEOUT)
+        audiobert("benchmark", "records", recordings, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks on this system")
+def test_other_shards_go_on_beside_one_but_no_publication(tmp_path: Path) -> None:
+    one, other = BenchmarkBuild(tmp_path), BenchmarkBuild(tmp_path)
+    with one.claimed("pitches", Shard(1, 2)):
+        with other.claimed("pitches", Shard(2, 2)), one.claimed():
+            pass
+        for stage, shard in (("pitches", Shard(1, 2)), (None, None)):
+            with pytest.raises(OSError, match="Another process is at work"), other.claimed(stage, shard):
+                pass
+
+
+def test_a_folder_that_is_no_place_for_a_benchmark(
+    recordings: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("mine")
+    with LlmServer(scripted_reply) as server:
+        assert "needs a folder of its own" in build(recordings, ".", server, fails=True)
+        assert "README.md is a file" in build(recordings, "README.md", server, fails=True)
+        assert server.requests == []
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"] and Path("README.md").read_text() == "mine"
+    # One that is a build already is meant.
+    monkeypatch.chdir(built)
+    audiobert("benchmark", "publish", ".")
 
 
 # Of the requests of a build: among those for categories, for animals, and for comparisons.
@@ -142,11 +226,12 @@ def test_a_killed_build_goes_on_and_pays_for_nothing_twice(
     with LlmServer(scripted_reply, fault=lambda request: HANG if request.number >= answers else None) as server:
         run = subprocess.Popen([*command, *llm, "--llm-url", server.url], env=environment, stderr=subprocess.DEVNULL)
         log = tmp_path / "stages" / "replies" / "replies.jsonl"
+        end = time.monotonic() + TIMEOUT
         while not (log.is_file() and len(log.read_bytes().splitlines()) >= answers):
-            assert run.poll() is None, "the build ended before it could be killed"
+            assert run.poll() is None and time.monotonic() < end, "the build ended before it could be killed"
             time.sleep(0.05)
         run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.wait(TIMEOUT)
         paid = list(server.answered)
     with LlmServer(scripted_reply) as server:
         build(recordings, tmp_path, server)
@@ -227,11 +312,14 @@ def test_a_template_of_ones_own(recordings: Path, tmp_path: Path) -> None:
 def test_errors_name_the_culprit(recordings: Path, built: Path, tmp_path: Path) -> None:
     with LlmServer(scripted_reply) as server:
         llm = ("--llm-url", server.url, "--llm")
-        assert "has no model 'gpt'" in audiobert("benchmark", "categories", built, *llm, "gpt", fails=True)
+        assert "'scripted', not 'gpt'" in audiobert("benchmark", "categories", built, *llm, "gpt", fails=True)
+        audiobert("benchmark", "records", recordings, tmp_path / "new")
+        new = ("benchmark", "categories", tmp_path / "new", *llm)
+        assert "has no model 'gpt'" in audiobert(*new, "gpt", fails=True)
         missing = audiobert("benchmark", "categories", tmp_path, *llm, MODEL, fails=True)
         assert "run the stage 'records' first" in missing
         assert "no column" in build(tmp_path_with_other_columns(tmp_path), tmp_path / "out", server, fails=True)
-    unreachable = audiobert("benchmark", "animals", built, *llm, MODEL, fails=True)
+    unreachable = audiobert(*new, MODEL, fails=True)
     assert "cannot be reached" in unreachable
     other = audiobert("benchmark", "pitches", recordings, built, "--pitch-method", "yin", fails=True)
     assert "was made with method 'pyin', not 'yin'" in other

@@ -5,10 +5,12 @@ import json
 
 import pytest
 
+from audiobert.benchmark import stages
 from audiobert.benchmark.stages import (
     NO_REPLY,
     Refusal,
     Shard,
+    load_report,
     merge_stage,
     read_all_rows,
     read_rows,
@@ -142,6 +144,63 @@ def test_rows_without_a_reply_are_asked_again(tmp_path):
     report = run(path, work=lambda rows: ({"number": row, "refusal": NO_REPLY if row == 3 else None} for row in rows))
     assert report.refused == {NO_REPLY: 1}
     assert run(path, work=lambda rows: ({"number": row, "refusal": None} for row in rows)).refused == {}
+
+
+def test_rows_that_were_replaced_without_their_report_are_no_finished_stage(tmp_path, monkeypatch):
+    """A crash in the last moment: either of the two is there alone, and neither passes for the other's."""
+    path = tmp_path / "numbers.jsonl"
+    run(path)
+    replace = stages.os.replace
+
+    def crash(source, target):
+        if str(target) == str(path):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(stages.os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, numbers=NUMBERS[:4], inputs={"in": "2"})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="numbers.jsonl holds other rows than numbers.json counts: do it again"):
+        load_report(path, "do it again")
+    # All that is left to do is the replacement.
+    report = run(path, lambda rows: pytest.fail("a row is left") if list(rows) else [], NUMBERS[:4], inputs={"in": "2"})
+    assert report.read == 4 == load_report(path, "")["read"]
+    assert [row["number"] for row in read_all_rows(path)] == NUMBERS[:4]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["numbers.json", "numbers.jsonl"]
+
+    # As before there were digests, or where somebody edited the rows.
+    path.write_text(path.read_text().replace("even", "odd"))
+    report = run(path, numbers=NUMBERS[:4], inputs={"in": "2"})
+    assert "odd" not in path.read_text()
+
+
+def test_a_stopped_run_with_other_settings_is_kept_if_it_has_rows_and_until_it_is_removed(tmp_path):
+    path = tmp_path / "numbers.jsonl"
+
+    def stopped(numbers, rows):
+        yield from judged(numbers[:rows])
+        raise KeyboardInterrupt
+
+    for settings, rows in (({"model": "mistyped"}, 0), ({"model": "a"}, 3)):
+        with pytest.raises(KeyboardInterrupt):
+            run(path, work=lambda _, rows=rows: stopped(NUMBERS, rows), settings=settings)
+    with pytest.raises(ValueError, match="numbers.jsonl.partial was made with model 'a', not 'b'.*remove the file"):
+        run(path, settings={"model": "b"})
+    (tmp_path / "numbers.jsonl.partial").unlink()
+    assert run(path, settings={"model": "b"}).read == len(NUMBERS)
+
+
+def test_rows_that_are_written_at_once_are_neither_made_twice_nor_with_other_settings(tmp_path):
+    path = tmp_path / "rows.jsonl"
+
+    def write(rows, seed=0):
+        return write_rows(path, rows, settings={"seed": seed}, inputs={"in": "1"})
+
+    first = write(judged(NUMBERS))
+    assert write(pytest.fail(str(row)) for row in NUMBERS) == first
+    with pytest.raises(ValueError, match="rows.jsonl was made with seed 0, not 1"):
+        write(judged(NUMBERS), seed=1)
 
 
 def test_a_text_that_utf8_cannot_hold_is_kept(tmp_path):

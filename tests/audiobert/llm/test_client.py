@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -18,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from audiobert.benchmark.stages import NO_REPLY
 from audiobert.llm import client as llm
 from audiobert.llm import reply_log
 from audiobert.llm.client import ChatModel, NoReply, RequestRefused, Sampling, ServerError
@@ -28,6 +28,8 @@ from llm_server import DROPPED, GARBAGE, HALF_REPLY, HANG, MODEL, SERVER_ERROR, 
 
 SAMPLING = Sampling(max_tokens=32)
 BUSY = 40
+# Seconds that a process may take to end, on a busy machine too.
+TIMEOUT = 60
 # Of the requests with these numbers, and of no others.
 Faults = dict[int, Fault]
 
@@ -46,13 +48,13 @@ def numbered(faults: Faults) -> Callable[[Request], Fault | None]:
 
 
 def ask(chat: ChatModel, prompts: list[str], sampling: Sampling = SAMPLING) -> list[str]:
-    """The replies; the reason in the place of one that was refused."""
+    """The replies; the name of the error in the place of one that there is not."""
 
     async def work(row: dict) -> str:
         try:
             return await chat.reply(row["prompt"], sampling)
-        except (NoReply, RequestRefused) as refusal:
-            return refusal.reason
+        except (NoReply, RequestRefused) as error:
+            return type(error).__name__
 
     return list(chat.map(work, ({"prompt": prompt} for prompt in prompts)))
 
@@ -201,7 +203,7 @@ def test_a_request_that_never_works_is_refused_and_the_others_are_not(tmp_path: 
     prompts = ["a", "poison", "b", "c"]
     with LlmServer(shout, fault=lambda request: fault if request.prompt == "poison" else None) as server:
         with open_chat(server, tmp_path, timeout=0.2, retries=1) as chat:
-            assert ask(chat, prompts) == ["A!", NO_REPLY, "B!", "C!"]
+            assert ask(chat, prompts) == ["A!", "NoReply", "B!", "C!"]
         # It is not in the log, so that a rerun asks again, and it alone.
         server.fault = numbered({})
         with open_chat(server, tmp_path) as chat:
@@ -213,15 +215,17 @@ def test_requests_that_the_server_will_not_answer(tmp_path: Path) -> None:
     too_long = Fault(400, body='{"error": {"message": "This prompt\\n is too long"}}')
     with LlmServer(shout, fault=lambda request: too_long if "long" in request.prompt else None) as server:
         with open_chat(server, tmp_path, concurrency=1) as chat:
-            assert ask(chat, ["long 1", "long 2", "short"]) == ["the server refused the request"] * 2 + ["SHORT!"]
+            assert ask(chat, ["long 1", "long 2", "short"]) == ["RequestRefused"] * 2 + ["SHORT!"]
             with pytest.raises(RequestRefused, match="400: This prompt is too long"):
                 ask_one(chat, "long 3")
         assert Counter(server.prompts)["long 1"] == 1
 
 
 @pytest.mark.parametrize("fault", [SERVER_ERROR, DROPPED, Fault(400, body="seed is no parameter")], ids=str)
-def test_a_server_that_answers_nobody_ends_the_run(tmp_path: Path, fault: Fault) -> None:
-    """Not a refusal for each of a million records."""
+def test_a_server_that_answers_nobody_ends_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    """Not a refusal for each of a million records, and one error alone."""
     with LlmServer(shout, fault=lambda request: fault if request.number >= 10 else None) as server:
         with open_chat(server, tmp_path, concurrency=4, retries=1) as chat:
             with pytest.raises(ServerError, match=r"answers no request any more: .* no reply is lost"):
@@ -231,6 +235,8 @@ def test_a_server_that_answers_nobody_ends_the_run(tmp_path: Path, fault: Fault)
         with open_chat(server, tmp_path) as chat:
             ask(chat, [str(number) for number in range(20)])
             assert chat.reused == 10
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_server_that_went_away_ends_the_run(tmp_path: Path) -> None:
@@ -262,15 +268,31 @@ def test_an_unreachable_server_is_told_at_once(tmp_path: Path) -> None:
             chat.check()
 
 
+def test_a_server_need_not_be_there_where_the_log_answers_all(tmp_path: Path) -> None:
+    with LlmServer(shout) as server, open_chat(server, tmp_path) as chat:
+        ask(chat, ["bark"])
+    with open_chat(server, tmp_path) as chat:
+        assert ask(chat, ["bark"]) == ["BARK!"]
+        # Told at once: not one of the six repetitions, which take a minute, is waited for.
+        with pytest.raises(ServerError, match=r"cannot be reached \(.*\). Start the server"):
+            ask(chat, ["meow"])
+    with llm.open_chat(server.url, MODEL, None, tmp_path) as chat:
+        assert ask(chat, ["bark"]) == ["BARK!"]
+
+
 def test_a_wrong_model_is_told_with_the_right_ones(tmp_path: Path) -> None:
     with LlmServer(shout, model="Qwen/Qwen2-72B") as server:
         with ChatModel(server.url, "qwen", ReplyLog(tmp_path)) as chat:
             with pytest.raises(ServerError, match="has no model 'qwen'; it has Qwen/Qwen2-72B"):
                 chat.check()
-            with pytest.raises(ServerError, match="404 to requests for the model 'qwen': The model qwen does"):
+            with pytest.raises(ServerError, match="has no model 'qwen'; it has Qwen/Qwen2-72B"):
                 ask(chat, ["bark"])
+        assert server.requests == []
         with ChatModel(server.url, "Qwen/Qwen2-72B", ReplyLog(tmp_path)) as chat:
             chat.check()
+            server.model = "another"
+            with pytest.raises(ServerError, match="404 to requests for the model 'Qwen/Qwen2-72B': The model Qwen"):
+                ask(chat, ["bark"])
 
 
 @pytest.mark.parametrize(("served", "asked"), [("llama3:latest", "llama3"), ("org/llama", "org/llama:cheapest")])
@@ -284,11 +306,12 @@ def test_a_wrong_key(tmp_path: Path) -> None:
         with open_chat(server, tmp_path, api_key="wrong") as chat:
             with pytest.raises(ServerError, match="does not accept the API key: invalid key"):
                 chat.check()
-            with pytest.raises(ServerError, match="answers 401"):
-                ask(chat, ["bark"])
         with open_chat(server, tmp_path, api_key="right") as chat:
             chat.check()
             assert ask(chat, ["bark"]) == ["BARK!"]
+            server.api_key = "changed"
+            with pytest.raises(ServerError, match="answers 401"):
+                ask(chat, ["meow"])
 
 
 @pytest.mark.parametrize(
@@ -314,7 +337,7 @@ def test_results_come_in_order_and_rows_are_taken_as_they_are_needed(tmp_path: P
 
     def rows() -> Iterator[dict]:
         nonlocal taken
-        for number in range(1000):
+        for number in range(300):
             taken += 1
             yield {"prompt": str(number)}
 
@@ -324,7 +347,7 @@ def test_results_come_in_order_and_rows_are_taken_as_they_are_needed(tmp_path: P
             results = chat.map(lambda row: chat.reply(row["prompt"], SAMPLING), rows())
             assert [next(results) for _ in range(100)] == [f"{number}!" for number in range(100)]
             assert taken <= 100 + 3 * llm.ROWS_PER_REQUEST
-            assert list(results) == [f"{number}!" for number in range(100, 1000)]
+            assert list(results) == [f"{number}!" for number in range(100, 300)]
 
 
 def test_a_slow_row_holds_up_nobody_else(tmp_path: Path) -> None:
@@ -442,7 +465,7 @@ def test_the_logs_of_several_processes_lie_in_one_folder(tmp_path: Path) -> None
         assert [row["reply"] for row in rows_of(tmp_path / "all.jsonl")] == ["G!"]
 
 
-@pytest.mark.skipif(reply_log.fcntl is None, reason="no file locks on this system")
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks on this system")
 def test_two_runs_do_not_write_one_log(tmp_path: Path) -> None:
     with ReplyLog(tmp_path):
         with pytest.raises(OSError, match="Another run writes .*replies.jsonl"):
@@ -483,15 +506,17 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
 
 
 RUN = """
-import sys, types
+import signal, sys, types
 from pathlib import Path
 
-# The benchmark's modules without the seconds that the import of the model takes.
+# The client without the seconds that the import of the model takes.
 sys.modules["audiobert"] = types.ModuleType("audiobert")
 sys.modules["audiobert"].__path__ = [sys.argv[3]]
-from audiobert.benchmark.llm import ChatModel, Sampling
-from audiobert.benchmark.reply_log import ReplyLog
+from audiobert.llm.client import ChatModel, Sampling
+from audiobert.llm.reply_log import ReplyLog
 
+# As it is where a shell starts the tests in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 url, folder = sys.argv[1], Path(sys.argv[2])
 with ChatModel(url, "scripted", ReplyLog(folder), concurrency=4) as chat:
     prompts = ({"prompt": f"sound {number % 50}"} for number in range(60))
@@ -506,8 +531,15 @@ def run(server: LlmServer, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+def wait_until(process: subprocess.Popen, happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not happened():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+
+
 def finished(process: subprocess.Popen) -> bool:
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=TIMEOUT)
     return (process.returncode, errors) == (0, "")
 
 
@@ -515,11 +547,9 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None
     log = tmp_path / "killed" / "replies.jsonl"
     with LlmServer(shout, fault=lambda request: HANG if request.number >= 23 else None) as server:
         process = run(server, log.parent)
-        while len(server.requests) < 27 or log.read_bytes().count(b"\n") < 23:
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(process, lambda: len(server.requests) >= 27 and log.read_bytes().count(b"\n") >= 23)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=TIMEOUT)
         answered = set(server.answered)
         assert len(answered) == 23
         server.fault = numbered({})
@@ -535,11 +565,9 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None
 def test_ctrl_c_ends_a_run_cleanly(tmp_path: Path) -> None:
     with LlmServer(shout, fault=lambda request: HANG if request.number >= 10 else None) as server:
         process = run(server, tmp_path)
-        while len(server.requests) < 14:
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(process, lambda: len(server.requests) >= 14)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert "Task" not in errors and errors.count("Traceback") == 1
     assert len(rows_of(tmp_path / "replies.jsonl")) == 10

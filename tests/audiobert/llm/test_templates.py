@@ -14,25 +14,23 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_placeholders_are_filled_wherever_they_stand(tmp_path: Path) -> None:
-    template = load_template(
-        written(tmp_path, "{{title}}: {{ tags }}. Again {{title}}\n\n"), "any.txt", ("title", "tags")
-    )
+    template = load_template(written(tmp_path, "{{title}}: {{ tags }}. Again {{title}}\n\n"), ("title", "tags"))
     assert fill(template, {"title": "Dog", "tags": "bark, outside"}) == "Dog: bark, outside. Again Dog"
 
 
 def test_a_value_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
-    template = load_template(written(tmp_path, "{{title}} {{tags}}"), "any.txt", ("title", "tags"))
+    template = load_template(written(tmp_path, "{{title}} {{tags}}"), ("title", "tags"))
     assert fill(template, {"title": "{{tags}}", "tags": r"\1 \g<0> {{title}}"}) == r"{{tags}} \1 \g<0> {{title}}"
 
 
 def test_braces_that_are_no_placeholder_stay(tmp_path: Path) -> None:
-    template = load_template(written(tmp_path, '{"a": {"b": {{title}} }} }'), "any.txt", ("title",))
+    template = load_template(written(tmp_path, '{"a": {"b": {{title}} }} }'), ("title",))
     assert fill(template, {"title": "1"}) == '{"a": {"b": 1 }} }'
 
 
 def test_a_template_as_windows_saves_it(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_bytes("\ufeffTitle:\r\n{{title}}\r\n".encode())
-    assert load_template(tmp_path / "mine.txt", "any.txt", ("title",)) == "Title:\n{{title}}"
+    assert load_template(tmp_path / "mine.txt", ("title",)) == "Title:\n{{title}}"
 
 
 @pytest.mark.parametrize(
@@ -47,17 +45,12 @@ def test_a_template_as_windows_saves_it(tmp_path: Path) -> None:
 )
 def test_a_template_with_wrong_placeholders(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_template(written(tmp_path, text), "any.txt", ("title", "tags"))
+        load_template(written(tmp_path, text), ("title", "tags"))
 
 
 def test_a_template_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.txt"):
-        load_template(tmp_path / "nowhere.txt", "any.txt", ())
+        load_template(tmp_path / "nowhere.txt", ())
     (tmp_path / "latin.txt").write_bytes("schön".encode("latin-1"))
     with pytest.raises(ValueError, match="latin.txt is no UTF-8 text"):
-        load_template(tmp_path / "latin.txt", "any.txt", ())
-
-
-def test_the_packages_own_template_is_the_default() -> None:
-    template = load_template(None, "categorise.txt", ("title", "tags", "description"))
-    assert "{{description}}" in template
+        load_template(tmp_path / "latin.txt", ())

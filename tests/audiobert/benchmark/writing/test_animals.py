@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiobert.benchmark.stages import Refusal
-from audiobert.benchmark.writing import animals
+from audiobert.benchmark.writing import TEMPLATES, animals
 from audiobert.benchmark.writing.animals import animal_prompts, load_stop_list, merge_duplicates, parse_animal_prompt
 from audiobert.llm.templates import load_template
 
 from llm_script import SOUNDS, FakeChat
 
-TEMPLATE = load_template(None, animals.TEMPLATE, animals.PLACEHOLDERS)
+TEMPLATE = load_template(TEMPLATES / animals.TEMPLATE, animals.PLACEHOLDERS)
 STOP_LIST = load_stop_list()
 WOOF = "Woof is the sound a [MASK] makes."
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiobert.benchmark.stages import Refusal
-from audiobert.benchmark.writing import categories
+from audiobert.benchmark.writing import TEMPLATES, categories
 from audiobert.benchmark.writing.categories import categorise, parse_category
 from audiobert.llm.templates import load_template
 
 from llm_script import SOUNDS, FakeChat
 
-TEMPLATE = load_template(None, categories.TEMPLATE, categories.PLACEHOLDERS)
+TEMPLATE = load_template(TEMPLATES / categories.TEMPLATE, categories.PLACEHOLDERS)
 
 
 def record(title: str, *captions: str, **fields) -> dict:

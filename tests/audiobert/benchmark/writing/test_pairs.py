@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiobert.benchmark.stages import Refusal
+from audiobert.benchmark.writing import TEMPLATES
 from audiobert.benchmark.writing import pairs as comparisons
 from audiobert.benchmark.writing.pairs import (
     PITCH_ROOTS,
@@ -22,8 +23,8 @@ from audiobert.llm.templates import load_template
 
 from llm_script import SOUNDS, FakeChat
 
-TEMPLATE = load_template(None, comparisons.TEMPLATE, comparisons.PLACEHOLDERS)
-BLIND_TEMPLATE = load_template(None, comparisons.BLIND_TEMPLATE, comparisons.BLIND_PLACEHOLDERS)
+TEMPLATE = load_template(TEMPLATES / comparisons.TEMPLATE, comparisons.PLACEHOLDERS)
+BLIND_TEMPLATE = load_template(TEMPLATES / comparisons.BLIND_TEMPLATE, comparisons.BLIND_PLACEHOLDERS)
 SIREN = "The wail of a siren typically has a [MASK] pitch than the idling of an engine."
 SPANS = ("wail of a siren", "idling of an engine")
 

@@ -1,0 +1,1 @@
+../../modeling/knowledge_files_audiobert.py

@@ -1,0 +1,1 @@
+../../modeling/query_audiobert.py
