@@ -17,6 +17,7 @@ from .benchmark import cli as benchmark
 from .console import err, out, plain_errors
 from .evaluation import cli as evaluation_cli
 from .reproduction import cli as reproduction
+from .sounds import cli as sounds_cli
 
 if TYPE_CHECKING:
     from .inference import Answer, PromptAnswer
@@ -139,42 +140,7 @@ def _marked(answer: PromptAnswer) -> str:
 # --- knowledge base --------------------------------------------------------------------------------------------------
 
 
-@app.command("build-knowledge-base")
-@plain_errors
-def build_knowledge_base_command(
-    source: Annotated[str, typer.Argument(metavar="AUDIO", help="Folder with metadata.csv, or a Hub dataset.")],
-    output: OutArgument,
-    clap: Annotated[str, typer.Option(help="CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
-    ast: Annotated[str, typer.Option(help="AST: a folder or a Hub id.")] = "MIT/ast-finetuned-audioset-10-10-0.4593",
-    clap_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of CLAP on the Hub.")] = None,
-    ast_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of AST on the Hub.")] = None,
-    split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "train",
-    sources: Annotated[list[str] | None, typer.Option("--source", help="Only recordings of this source.")] = None,
-    device: DeviceOption = "cpu",
-) -> None:
-    """Embeds recordings with CLAP and AST; a build that was stopped goes on where it stopped."""
-    from .sounds.building import build_knowledge_base
-
-    data: object = source
-    if not Path(source).is_dir():
-        from datasets import load_dataset
-
-        data = load_dataset(source, split=split)
-    report = build_knowledge_base(
-        data,
-        output,
-        clap=clap,
-        ast=ast,
-        clap_revision=clap_revision,
-        ast_revision=ast_revision,
-        sources=sources,
-        device=device,
-    )
-    out.print(f"{report.count} recordings in {report.folder} ({report.resumed} from a build that was cut off).")
-    if report.skipped:
-        out.print(f"{len(report.skipped)} could not be decoded; skipped.csv lists them:")
-        for name, reason in report.skipped[:10]:
-            out.print(f"  {escape(name)}: {escape(reason)}", highlight=False)
+app.command("build-knowledge-base")(sounds_cli.build_knowledge_base_command)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ class QueryEncoder:
         return vector.cpu().numpy()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        model = ClapTextModelWithProjection(copy.deepcopy(self.model.config)).to(self.stored_dtype)
+        model = ClapTextModelWithProjection(copy.deepcopy(self.model.config))
+        model.to(self.stored_dtype)  # type: ignore[arg-type]  # as annotated, `to` takes the model itself here
         model.load_state_dict(self.model.state_dict())
         try:
             model.save_pretrained(folder)

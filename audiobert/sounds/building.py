@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,20 @@ import numpy as np
 import pyarrow
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from tqdm.auto import tqdm
-from transformers import ASTFeatureExtractor, ASTModel, ClapFeatureExtractor, ClapModel
 
-from ..files import whole_file
+from ..files import sha256_of, whole_file
+from ..locks import locked
 from ..modeling.knowledge_audiobert import (
     AudioBertKnowledgeBase,
-    EncoderReference,
     KnowledgeBaseConfig,
     QueryEncoder,
     inner_product_index,
 )
-from .decoding import AudioDecodingError, audio_seconds
-from .features import ast_features, clap_features
+from ..modeling.knowledge_files_audiobert import POOLINGS
+from .decoding import AudioDecodingError
+from .encoders import AudioEncoders, EmbeddingError, with_revision
 from .recordings import SourceRecording, read_recordings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 SHARD_RECORDINGS = 64
 SKIPPED_FILE = "skipped.csv"
 FINGERPRINT_FILE = "fingerprint.json"
+LOCK_FILE = "lock"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class BuildReport:
         folder: the knowledge base.
         count: recordings it holds.
         resumed: recordings taken over from a build that was cut off.
-        skipped: id of each recording that could not be decoded, with the reason.
+        skipped: id of each recording that could not be decoded or embedded, with the reason.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ def build_knowledge_base(
     sources: Sequence[str] | None = None,
     query_template: str = "{span} sound",
     max_seconds: float = 60.0,
+    pooling: str = "mean",
     device: str | torch.device = "cpu",
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -76,8 +79,8 @@ def build_knowledge_base(
 
     Recordings are embedded one at a time, so that the numbers of one never depend on the others. Finished shards are
     kept in the folder `<out>.partial`; a build that was cut off goes on from there when it is started again with the
-    same arguments, and gives the same bytes as one that was not. Recordings that cannot be decoded are left out and
-    listed in `skipped.csv` inside `out`.
+    same arguments, and gives the same bytes as one that was not. Recordings that cannot be decoded or embedded are left
+    out and listed in `skipped.csv` inside `out`.
 
     Args:
         source: folder with `metadata.csv`, or a `datasets.Dataset`; see `audiobert.sounds.recordings.read_recordings`.
@@ -88,87 +91,81 @@ def build_knowledge_base(
         sources: keep only the recordings whose `source` is one of these.
         query_template: text sent to CLAP's text tower, with `{span}` where the span goes.
         max_seconds: CLAP hears the first `max_seconds` of a recording; AST hears as much as its input holds.
+        pooling: "mean" embeds a recording as the paper does, as the mean of all that AST gives, also for the zeros that
+            fill its input up behind a short recording; "sounding" as the mean over the part that holds sound. The
+            knowledge base's `audio_pooling` says which.
         device: where the encoders run.
         token, local_files_only: for the Hub, as in `from_pretrained`.
 
     Raises:
-        ValueError: nothing to build from, columns missing, ids double, or `out.partial` belongs to another build.
-        OSError: `out` is there already, or the source or a checkpoint is not there.
+        ValueError: nothing to build from, columns missing, ids double, `out` cannot be replaced, or `out.partial`
+            belongs to another build.
+        OSError: `out` is there already or is being built by another process, the source or a checkpoint is not there,
+            or the disk is full: what was done is kept then.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already; remove it, or name another folder.")
+    check_out(out)
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` has to be one of {list(POOLINGS)}, got {pooling!r}.")
     recordings = read_recordings(source, sources)
-    hub = {"token": token, "local_files_only": local_files_only}
-    encoders = AudioEncoders(clap, ast, clap_revision, ast_revision, max_seconds, device, hub)
-    query_encoder = QueryEncoder.from_pretrained(clap, **with_revision(clap, clap_revision, hub))
-    config = KnowledgeBaseConfig(
-        clap=encoders.clap_reference,
-        ast=encoders.ast_reference,
-        clap_width=encoders.clap.config.projection_dim,
-        audio_hidden_size=encoders.ast.config.hidden_size,
-        count=len(recordings),
-        query_template=query_template,
-    )
-
+    hub: dict[str, Any] = {"token": token, "local_files_only": local_files_only}
     work = out.parent / f"{out.name}.partial"
-    claim_work_folder(work, fingerprint(config, encoders, recordings, max_seconds))
-    shards, resumed = embed_shards(work, recordings, encoders)
+    with work_folder(work, out):
+        encoders = AudioEncoders(clap, ast, clap_revision, ast_revision, max_seconds, pooling, device, hub)
+        query_encoder = QueryEncoder.from_pretrained(clap, **with_revision(clap, clap_revision, hub))
+        config = KnowledgeBaseConfig(
+            clap=encoders.clap_reference,
+            ast=encoders.ast_reference,
+            clap_width=encoders.clap.config.projection_dim,
+            audio_hidden_size=encoders.ast.config.hidden_size,
+            count=len(recordings),
+            query_template=query_template,
+            audio_pooling=pooling,
+        )
+        settle_fingerprint(work, fingerprint(config, encoders, recordings, max_seconds))
+        shards, resumed = embed_shards(work, recordings, encoders)
 
-    skipped = tuple((recording_id, reason) for shard in shards for recording_id, reason in shard.skipped)
-    for recording_id, reason in skipped:
-        tqdm.write(f"skipped {recording_id}: {reason}")
-    if len(skipped) == len(recordings):
-        raise ValueError(f"none of the {len(recordings)} recordings could be decoded; the first: {skipped[0][1]}")
-    finished = work / "knowledge_base"
-    shutil.rmtree(finished, ignore_errors=True)
-    assemble(config, recordings, shards, query_encoder).save_pretrained(finished)
-    if skipped:
-        write_skipped(finished / SKIPPED_FILE, skipped)
-    os.replace(finished, out)
-    shutil.rmtree(work)
+        skipped = tuple((recording_id, reason) for shard in shards for recording_id, reason in shard.skipped)
+        for recording_id, reason in skipped:
+            tqdm.write(f"skipped {recording_id}: {reason}")
+        if len(skipped) == len(recordings):
+            raise ValueError(
+                f"none of the {len(recordings)} recordings could be decoded and embedded; the first: {skipped[0][1]}"
+            )
+        finished = work / "knowledge_base"
+        shutil.rmtree(finished, ignore_errors=True)
+        assemble(config, recordings, shards, query_encoder).save_pretrained(finished)
+        if skipped:
+            write_skipped(finished / SKIPPED_FILE, skipped)
+        os.replace(finished, out)
+        shutil.rmtree(work)
     return BuildReport(out, len(recordings) - len(skipped), resumed, skipped)
 
 
-class AudioEncoders:
-    """CLAP's audio tower and AST, each with its feature extractor, in fp32."""
+def check_out(out: Path) -> None:
+    """Raises ValueError or FileExistsError unless a new folder can take the place of `out`."""
+    if out.name in ("", "..") or out.resolve() == Path.cwd():
+        raise ValueError(f"{out} cannot become a knowledge base: name a new folder.")
+    if out.is_symlink() or os.path.ismount(out):
+        raise FileExistsError(f"{out} is a link or a disk of its own: name a new folder inside it.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already; remove it, or name another folder.")
 
-    def __init__(
-        self,
-        clap: str | os.PathLike,
-        ast: str | os.PathLike,
-        clap_revision: str | None,
-        ast_revision: str | None,
-        max_seconds: float,
-        device: str | torch.device,
-        hub: dict[str, Any],
-    ) -> None:
-        clap_hub, ast_hub = with_revision(clap, clap_revision, hub), with_revision(ast, ast_revision, hub)
-        load = {"dtype": torch.float32, "use_safetensors": True}
-        self.clap = ClapModel.from_pretrained(clap, **load, **clap_hub).eval().to(device)
-        self.clap_extractor = ClapFeatureExtractor.from_pretrained(clap, **clap_hub)
-        self.ast = ASTModel.from_pretrained(ast, **load, **ast_hub).eval().to(device)
-        self.ast_extractor = ASTFeatureExtractor.from_pretrained(ast, **ast_hub)
-        self.clap_reference = reference_of(clap, self.clap)
-        self.ast_reference = reference_of(ast, self.ast)
-        self.max_seconds = max_seconds
 
-    @torch.no_grad()
-    def __call__(self, recording: SourceRecording) -> tuple[np.ndarray, np.ndarray, float]:
-        """Returns the CLAP audio embedding (a unit vector, fp32), the mean of AST's last hidden states (fp16) and the
-        recording's length in seconds; raises AudioDecodingError if it cannot be decoded."""
-        file = recording.open()
-        features = clap_features(self.clap_extractor, file, recording.id, self.max_seconds)
-        batch = {name: torch.from_numpy(value)[None].to(self.clap.device) for name, value in features.items()}
-        clap_embedding = self.clap.get_audio_features(**batch).pooler_output[0]
-
-        values = torch.from_numpy(ast_features(self.ast_extractor, file))[None].to(self.ast.device)
-        ast_embedding = self.ast(values).last_hidden_state.mean(dim=1)[0].half()
-        for model, embedding in ((self.clap, clap_embedding), (self.ast, ast_embedding)):
-            if not embedding.isfinite().all():
-                raise ValueError(f"{type(model).__name__} gave {recording.id!r} an embedding that is not finite.")
-        seconds = audio_seconds(file) if recording.seconds is None else recording.seconds
-        return clap_embedding.cpu().numpy(), ast_embedding.cpu().numpy(), seconds
+@contextmanager
+def work_folder(work: Path, out: Path) -> Iterator[None]:
+    """Makes the folder of finished shards, or takes over what an earlier build left, and keeps other processes away."""
+    if work.exists() and not (work / FINGERPRINT_FILE).exists():
+        if not work.is_dir() or {path.name for path in work.iterdir()} - {LOCK_FILE, f"{FINGERPRINT_FILE}.unfinished"}:
+            raise FileExistsError(f"{work} is there and no build left it; remove it, or name another folder.")
+    with locked(work / LOCK_FILE, f"{out} is being built by another process; wait for it, or name another folder."):
+        # Another process may have finished it meanwhile.
+        check_out(out)
+        try:
+            yield
+        finally:
+            if work.exists() and not (work / FINGERPRINT_FILE).exists():
+                shutil.rmtree(work)
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,7 @@ def embed_shard(recordings: list[SourceRecording], rows: range, encoders: AudioE
     for row in rows:
         try:
             embedded.append((row, *encoders(recordings[row])))
-        except AudioDecodingError as error:
+        except (AudioDecodingError, EmbeddingError) as error:
             skipped.append((recordings[row].id, error.reason))
         progress.update()
     return Shard(
@@ -223,8 +220,14 @@ def write_shard(path: Path, shard: Shard) -> None:
     """Writes under another name first, so that a shard is there as a whole or not at all."""
     arrays = {"rows": shard.rows, "clap": shard.clap, "ast": shard.ast, "seconds": shard.seconds}
     unfinished = path.with_suffix(".unfinished")
-    save_file(arrays, unfinished, metadata={"skipped": json.dumps(shard.skipped)})
-    os.replace(unfinished, path)
+    try:
+        unfinished.write_bytes(save(arrays, metadata={"skipped": json.dumps(shard.skipped)}))
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written ({error.strerror or error}); what was done before it is kept, and the same "
+            "build goes on from there."
+        ) from error
 
 
 def read_shard(path: Path) -> Shard | None:
@@ -251,7 +254,7 @@ def assemble(
             "label": [recording.label for recording in described],
             "source": [recording.source for recording in described],
             "license": [recording.license for recording in described],
-            "seconds": np.concatenate([shard.seconds for shard in kept]),
+            "seconds": pyarrow.array(np.concatenate([shard.seconds for shard in kept])),
         }
     )
     return AudioBertKnowledgeBase(
@@ -270,16 +273,15 @@ def write_skipped(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
         writer.writerows(skipped)
 
 
-def claim_work_folder(work: Path, expected: str) -> None:
-    """Makes the work folder, or takes over one that an equal build left."""
+def settle_fingerprint(work: Path, expected: str) -> None:
+    """Keeps the fingerprint of a build; raises ValueError if that of another one is kept there."""
     path = work / FINGERPRINT_FILE
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != expected:
+        if path.read_text(encoding="utf-8") != json.dumps(expected):
             raise ValueError(
                 f"{work} belongs to a build of other recordings, encoders or settings; remove it to start anew."
             )
         return
-    work.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(json.dumps(expected))
 
@@ -303,28 +305,10 @@ def fingerprint(
 
 
 def digest_of(file: str | bytes) -> bytes:
-    """Returns the sha256 of a recording's content; a file that is not there counts as empty and is skipped later."""
+    """Returns the sha256 of a recording's content; a file that cannot be read counts as empty and is skipped later."""
     if isinstance(file, bytes):
         return hashlib.sha256(file).digest()
-    digest = hashlib.sha256()
-    if os.path.isfile(file):
-        with open(file, "rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-    return digest.digest()
-
-
-def reference_of(name_or_path: str | os.PathLike, model: ClapModel | ASTModel) -> EncoderReference:
-    """Names a checkpoint: a local folder by its last part alone, a Hub id with the commit it was resolved to."""
-    if os.path.isdir(name_or_path):
-        return EncoderReference(Path(name_or_path).resolve().name)
-    return EncoderReference(str(name_or_path), model.config._commit_hash)
-
-
-def with_revision(name_or_path: str | os.PathLike, revision: str | None, hub: dict[str, Any]) -> dict[str, Any]:
-    """Returns the Hub arguments for one checkpoint; a revision of a local folder is refused."""
-    if revision is None:
-        return hub
-    if os.path.isdir(name_or_path):
-        raise ValueError(f"{name_or_path} is a local folder; the revision {revision!r} has no meaning for it.")
-    return {**hub, "revision": revision}
+    try:
+        return bytes.fromhex(sha256_of(Path(file)))
+    except (OSError, ValueError):
+        return hashlib.sha256(b"").digest()

@@ -21,8 +21,8 @@ HIGHEST_RATE = 1_000_000
 UNKNOWN_FRAMES = 1 << 62
 # Programs that write to a pipe state a length near the largest that fits, as they cannot know it.
 STREAMED_BYTES = (1 << 31) - (1 << 16)
-# libmpg123 may drop the first or the last MPEG frame of a whole file.
-MPEG_SLACK_FRAMES = 2 * 1152
+# libmpg123 may drop the first or the last MPEG frame of a whole file; one has 1,152 samples, below 32 kHz half of them.
+MPEG_SLACK = 2
 # The longest page that Ogg has, and the most of an MP3 that precedes the count in its first frame.
 OGG_PAGE_BYTES = 65_307
 MPEG_HEAD_BYTES = 4096
@@ -142,7 +142,7 @@ def find_truncation(sound: soundfile.SoundFile, file: AudioFile, read: int, want
     elif sound.format == "MP3":
         if not has_mpeg_count(file):
             return None
-        slack = MPEG_SLACK_FRAMES
+        slack = MPEG_SLACK * (1152 if sound.samplerate >= 32_000 else 576)
     elif short := _SHORT_CHUNK.search(sound.extra_info):
         # libsndfile cuts the count of frames down to what is there.
         bytes_stated, bytes_there = int(short[1]), int(short[2])

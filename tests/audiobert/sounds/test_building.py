@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
+import re
 import signal
-import subprocess
-import sys
-import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ from transformers import ASTFeatureExtractor, ASTModel, ClapFeatureExtractor, Cl
 from audiobert.modeling.knowledge_audiobert import AudioBertKnowledgeBase
 from audiobert.sounds import building
 from audiobert.sounds.building import BuildReport, build_knowledge_base
+from audiobert.sounds.encoders import EmbeddingError
 from audiobert.sounds.features import ast_features, clap_features
 from audiobert.sounds.recordings import read_recordings
 
-from audio_fixtures import save_tiny_ast, save_tiny_clap, tone, write_recordings
+from audio_fixtures import file_size_limit, save_tiny_ast, save_tiny_clap, tone, write_recordings
 
 ROWS = [
     {
@@ -40,6 +41,15 @@ ROWS = [
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("encoders")
     return {"clap": save_tiny_clap(folder / "tiny-clap"), "ast": save_tiny_ast(folder / "tiny-ast")}
+
+
+@pytest.fixture(scope="module")
+def built(encoders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recordings of `ROWS`, `audio`, and the knowledge base `out` that was built of them at once."""
+    folder = tmp_path_factory.mktemp("built")
+    write_recordings(folder / "audio", ROWS)
+    build_knowledge_base(folder / "audio", folder / "out", **encoders)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +137,7 @@ def test_formats_lengths_and_silence(encoders: dict[str, Path], tmp_path: Path, 
     assert knowledge_base.audio_embeds(range(6)).isfinite().all()
 
 
-def test_corrupt_files_are_skipped_and_listed(encoders: dict[str, Path], tmp_path: Path) -> None:
+def test_corrupt_files_are_skipped_and_listed(encoders: dict[str, Path], tmp_path: Path, built: Path) -> None:
     audio = write_recordings(tmp_path / "audio", ROWS)
     # A whole shard and one more.
     for row, data in zip([2, 3, 6], [b"no audio", b"", None], strict=True):
@@ -144,9 +154,7 @@ def test_corrupt_files_are_skipped_and_listed(encoders: dict[str, Path], tmp_pat
     assert len(knowledge_base) == 6
 
     # What is skipped does not change the numbers of the others.
-    write_recordings(audio, ROWS)
-    build_knowledge_base(audio, tmp_path / "all", **encoders)
-    everything = AudioBertKnowledgeBase.from_pretrained(tmp_path / "all")
+    everything = AudioBertKnowledgeBase.from_pretrained(built / "out")
     for i in range(6):
         j = recording_of(everything, knowledge_base.recording(i).id)
         np.testing.assert_array_equal(knowledge_base.index.reconstruct(i), everything.index.reconstruct(j))
@@ -198,40 +206,107 @@ def test_a_resumed_build_gives_the_same_bytes(
     assert content(tmp_path / "resumed") == content(tmp_path / "whole")
 
 
-SLOW_BUILD = """
-import sys, time
-from audiobert.sounds import building
-building.SHARD_RECORDINGS = 2
-embed = building.AudioEncoders.__call__
-def slow(self, recording):
-    time.sleep(0.2)
-    return embed(self, recording)
-building.AudioEncoders.__call__ = slow
-building.build_knowledge_base(sys.argv[1], sys.argv[2], clap=sys.argv[3], ast=sys.argv[4])
-"""
+def build_and_stop(report: Connection, audio: Path, out: Path, encoders: dict[str, Path]) -> None:
+    """Builds in a process of its own; stands still at the sixth recording, when two shards are done."""
+    # A thread pool is not forked with the process that made it.
+    torch.set_num_threads(1)
+    embed = building.AudioEncoders.__call__
+
+    def stop(self: building.AudioEncoders, recording: building.SourceRecording) -> tuple:
+        if recording.id == ROWS[5]["file_name"]:
+            report.send("stopped")
+            signal.pause()
+        return embed(self, recording)
+
+    building.AudioEncoders.__call__ = stop  # type: ignore[method-assign]
+    build_knowledge_base(audio, out, **encoders)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_build_gives_the_same_bytes(encoders: dict[str, Path], tmp_path: Path) -> None:
-    audio = write_recordings(tmp_path / "audio", ROWS)
-    build_knowledge_base(audio, tmp_path / "whole", **encoders)
-    places = [str(path) for path in (audio, tmp_path / "killed", encoders["clap"], encoders["ast"])]
-    root = Path(__file__).resolve().parents[3]
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_BUILD, *places], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "killed.partial" / "shard-00001.safetensors").exists():
-        assert process.poll() is None and time.monotonic() < deadline, "the build ended before it could be killed"
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    report = build_knowledge_base(audio, tmp_path / "killed", **encoders)
-    assert report.resumed >= 4
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+def test_a_build_in_use_is_refused_and_a_killed_one_gives_the_same_bytes(
+    encoders: dict[str, Path], built: Path, tmp_path: Path
+) -> None:
+    here, there = multiprocessing.Pipe()
+    arguments = (there, built / "audio", tmp_path / "killed", encoders)
+    process = multiprocessing.get_context("fork").Process(target=build_and_stop, args=arguments)
+    process.start()
+    try:
+        assert here.poll(120) and here.recv() == "stopped"
+        with pytest.raises(OSError, match="killed is being built by another process"):
+            build_knowledge_base(built / "audio", tmp_path / "killed", **encoders)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+    report = build_knowledge_base(built / "audio", tmp_path / "killed", **encoders)
+    assert (report.resumed, report.count) == (4, 9)
+    assert content(tmp_path / "killed") == content(built / "out")
+    assert not (tmp_path / "killed.partial").exists()
 
 
-@pytest.mark.parametrize("change", ["setting", "audio", "metadata", "weights"])
+def test_a_full_disk_keeps_what_was_done(encoders: dict[str, Path], built: Path, tmp_path: Path) -> None:
+    for limit, message in ((300, "what was done before it is kept"), (4000, "")):
+        with file_size_limit(limit), pytest.raises(OSError, match=message or None):
+            build_knowledge_base(built / "audio", tmp_path / "out", **encoders)
+        assert not (tmp_path / "out").exists()
+    # The shards had fitted.
+    report = build_knowledge_base(built / "audio", tmp_path / "out", **encoders)
+    assert (report.resumed, report.count) == (9, 9)
+    assert content(tmp_path / "out") == content(built / "out")
+
+
+def test_what_cannot_be_embedded_is_skipped_and_listed(
+    encoders: dict[str, Path], built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = building.AudioEncoders.__call__
+
+    def refuse(self: building.AudioEncoders, recording: building.SourceRecording) -> tuple:
+        if recording.id == ROWS[5]["file_name"]:
+            raise EmbeddingError(recording.id, "AST gives it an embedding that is not finite")
+        return embed(self, recording)
+
+    monkeypatch.setattr(building.AudioEncoders, "__call__", refuse)
+    report = build_knowledge_base(built / "audio", tmp_path / "out", **encoders)
+    assert report.count == 8
+    assert report.skipped == ((ROWS[5]["file_name"], "AST gives it an embedding that is not finite"),)
+
+
+def as_wav(waveform: np.ndarray, rate: int = 16000, subtype: str = "PCM_16", file_format: str = "WAV") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, rate, format=file_format, subtype=subtype)
+    return buffer.getvalue()
+
+
+def test_no_single_recording_ends_a_build(encoders: dict[str, Path], tmp_path: Path) -> None:
+    sound = tone(440, 1, 16000)
+    wav, mp3 = as_wav(sound), as_wav(sound, subtype="MPEG_LAYER_III", file_format="MP3")
+    rate = wav.index(b"fmt ") + 12
+    bad = {
+        "loud.wav": (as_wav(np.full(16000, 3e38), subtype="FLOAT"), "not finite"),
+        "nan.wav": (as_wav(np.array([0.0, np.nan]), subtype="FLOAT"), "not finite"),
+        "cut.wav": (wav[: len(wav) // 2], "truncated"),
+        "cut.mp3": (mp3[: len(mp3) * 3 // 4], "truncated"),
+        "headless.raw": (bytes(1000), "no header"),
+        "empty.wav": (as_wav(np.zeros(0)), "no samples"),
+        "0hz.wav": (wav[:rate] + bytes(4) + wav[rate + 4 :], "."),
+        "1hz.wav": (wav[:rate] + b"\1\0\0\0" + wav[rate + 4 :], "sampling rate of 1 Hz"),
+        "mute.wav": (wav[: rate - 2] + bytes(2) + wav[rate:], "."),
+        "folder.wav": (None, "is a folder"),
+    }
+    names = ["good.wav", *bad, "other.wav"]
+    audio = write_recordings(tmp_path / "audio", [{"file_name": f"{i}.wav", "label": "x"} for i in range(1)])
+    (audio / "metadata.csv").write_text("file_name,label\n" + "".join(f"{name},x\n" for name in names))
+    for name in ("good.wav", "other.wav"):
+        (audio / name).write_bytes(wav)
+    for name, (data, _) in bad.items():
+        (audio / name).mkdir() if data is None else (audio / name).write_bytes(data)
+    report = build_knowledge_base(audio, tmp_path / "out", **encoders)
+    assert report.count == 2
+    assert [name for name, _ in report.skipped] == list(bad)
+    for name, reason in report.skipped:
+        assert re.search(bad[name][1], reason), (name, reason)
+
+
+@pytest.mark.parametrize("change", ["setting", "pooling", "audio", "metadata", "weights"])
 def test_a_build_with_other_inputs_is_not_resumed(
     encoders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -243,6 +318,8 @@ def test_a_build_with_other_inputs_is_not_resumed(
     arguments = dict(encoders)
     if change == "setting":
         arguments["max_seconds"] = 0.3
+    elif change == "pooling":
+        arguments["pooling"] = "sounding"
     elif change == "audio":
         soundfile.write(audio / ROWS[4]["file_name"], tone(70, 0.5, 16000), 16000)
     elif change == "metadata":
@@ -259,6 +336,40 @@ def test_an_existing_folder_is_left_alone(encoders: dict[str, Path], tmp_path: P
     with pytest.raises(FileExistsError, match="is there already"):
         build_knowledge_base(write_recordings(tmp_path / "audio", ROWS), tmp_path / "out", **encoders)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_what_cannot_become_a_knowledge_base_is_refused_before_the_work(
+    encoders: dict[str, Path], built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "AudioEncoders", None)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "other.partial").mkdir()
+    (tmp_path / "other.partial" / "mine.txt").write_text("mine")
+    refusals = {
+        ".": "cannot become a knowledge base: name a new folder",
+        "..": "cannot become a knowledge base: name a new folder",
+        "/": "cannot become a knowledge base: name a new folder",
+        str(tmp_path / "here"): "cannot become a knowledge base: name a new folder",
+        str(tmp_path / "link"): "is a link",
+        str(tmp_path / "file"): "is there already",
+        str(tmp_path / "other"): "other.partial is there and no build left it",
+    }
+    before = content(tmp_path)
+    for out, message in refusals.items():
+        with pytest.raises((ValueError, FileExistsError), match=message):
+            build_knowledge_base(built / "audio", out, **encoders)
+    with pytest.raises(ValueError, match=r"`pooling` has to be one of \['mean', 'sounding'\], got 'max'"):
+        build_knowledge_base(built / "audio", tmp_path / "out", **encoders, pooling="max")
+    assert content(tmp_path) == before
+
+
+def test_a_build_that_could_not_begin_leaves_nothing(built: Path, encoders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        build_knowledge_base(built / "audio", tmp_path / "out", clap=tmp_path / "none", ast=encoders["ast"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_revision_of_a_local_checkpoint(encoders: dict[str, Path], tmp_path: Path) -> None:
