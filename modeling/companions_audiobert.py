@@ -12,13 +12,13 @@ from transformers import ASTFeatureExtractor, AutoTokenizer, PreTrainedTokenizer
 
 from .configuration_audiobert import COMPANIONS, AudioBertConfig
 from .hub_audiobert import has_file
-from .knowledge_audiobert import (
+from .knowledge_audiobert import AudioBertKnowledgeBase
+from .knowledge_files_audiobert import (
     CONFIG_FILE,
     EMBEDDINGS_FILE,
     INDEX_FILE,
     METADATA_FILE,
     TEXT_ENCODER_FOLDER,
-    AudioBertKnowledgeBase,
 )
 
 KNOWLEDGE_BASE_FOLDER = "knowledge_base"

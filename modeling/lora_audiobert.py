@@ -11,8 +11,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, WeightTransform
 
 # The adapter's name among peft's, and the one that its weights carry in checkpoints. A name of its own keeps it out of
 # the way of "default", which is what an adapter that somebody adds with peft is called.
@@ -32,7 +33,14 @@ class SwitchedLoraLinear(LoraLinear):
     """
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return super().forward(x, *args, **kwargs) if _lora_is_on.get() else self.base_layer(x)
+        if not _lora_is_on.get():
+            return self.base_layer(x)
+        if isinstance(self.lora_A[ADAPTER], nn.Linear):
+            return super().forward(x, *args, **kwargs)
+        raise TypeError(
+            f"AudioBERT's adapter is a {type(self.lora_A[ADAPTER]).__name__}: quantize the parts of the model that are "
+            "no adapter, such as `model.detector` and `model.audio_model`, and leave `model.text_model` as it is."
+        )
 
     def update_layer(self, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         if adapter_name != ADAPTER or ADAPTER in self.lora_A:
@@ -110,12 +118,19 @@ def add_lora(model: nn.Module, rank: int, alpha: int, dropout: float, target_mod
             part._is_hf_initialized = True  # type: ignore[assignment]  # torch's stubs know of no plain attributes
 
 
-def register_names_in_checkpoints(model_type: str) -> None:
-    """Tells transformers what the adapter's weights are called in the files of a model type's checkpoints."""
-    names: list[WeightConverter | WeightRenaming] = [
-        WeightRenaming(f".lora_{half}.{SAVED_AS}.weight", f".lora_{half}.{ADAPTER}.weight") for half in ("A", "B")
-    ]
-    register_checkpoint_conversion_mapping(model_type, names, overwrite=True)
+def names_in_checkpoints() -> dict[str, str]:
+    """What the adapter's weights are called in the files of checkpoints, and in memory, as parts of names (regular
+    expressions)."""
+    return {rf"\.lora_{half}\.{SAVED_AS}\.weight": f".lora_{half}.{ADAPTER}.weight" for half in ("A", "B")}
+
+
+def conversions_for_saving(model: PreTrainedModel) -> list[WeightTransform]:
+    """
+    What transformers undoes when it saves `model`: its own conversions and the adapter's name. They are not registered
+    for all models of its type, as peft would apply them to the adapters of others.
+    """
+    own: list[WeightTransform] = [WeightRenaming(saved, here) for saved, here in names_in_checkpoints().items()]
+    return [*own, *get_model_conversion_mapping(model, add_legacy=False)]
 
 
 def lora_layers(model: nn.Module) -> list[SwitchedLoraLinear]:

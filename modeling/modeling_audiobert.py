@@ -42,13 +42,12 @@ from .injection_audiobert import (
     zero_linear,
 )
 from .knowledge_audiobert import AudioBertKnowledgeBase
+from .memory_audiobert import align_weights, picklable_state
 
 logger = logging.get_logger(__name__)
 
 # What the losses leave out.
 IGNORED = -100
-# Bytes: a cache line, and the width of the widest registers.
-ALIGNMENT = 64
 
 
 class AudioBertForMaskedLM(PreTrainedModel):
@@ -73,9 +72,7 @@ class AudioBertForMaskedLM(PreTrainedModel):
     def __init__(self, config: AudioBertConfig) -> None:
         super().__init__(config)
         # peft is imported here, not with this module: it takes as long as all of the rest.
-        from .lora_audiobert import add_lora, register_names_in_checkpoints
-
-        register_names_in_checkpoints(self.config_class.model_type)
+        from .lora_audiobert import add_lora
 
         self.text_model = BertForMaskedLM(config.text_config)
         add_lora(self.text_model, config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules)
@@ -122,7 +119,6 @@ class AudioBertForMaskedLM(PreTrainedModel):
             TypeError: if a keyword is no field of the configuration.
             ValueError: if the knowledge base has embeddings of another width than the audio model.
         """
-        # A configuration keeps what it does not know, as a misspelt field, without a word.
         if unknown := sorted(set(config_kwargs) - set(inspect.signature(cls.config_class).parameters)):
             raise TypeError(f"{unknown} are no fields of AudioBertConfig; see its documentation for those there are.")
         hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
@@ -186,7 +182,10 @@ class AudioBertForMaskedLM(PreTrainedModel):
             OSError: if a weight or a companion is missing, the Hub gives no answer, or a file of the knowledge base is
                 missing, truncated or changed.
         """
+        from .lora_audiobert import names_in_checkpoints
+
         wants_info = kwargs.pop("output_loading_info", False)
+        kwargs["key_mapping"] = {**names_in_checkpoints(), **(kwargs.get("key_mapping") or {})}
         loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
@@ -197,9 +196,7 @@ class AudioBertForMaskedLM(PreTrainedModel):
                 f"{pretrained_model_name_or_path} is no complete AudioBERT: it lacks {missing[:5]} ({len(missing)} "
                 "weights in all). Make one out of a BERT and an AST with `from_backbones`."
             )
-        # Else what is saved would have its weights named as they were where this one was loaded from.
-        model._weight_conversions = None
-        model._align_weights()
+        align_weights(model)
         model._freeze_bert()
         if pretrained_model_name_or_path is not None:
             names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -211,13 +208,6 @@ class AudioBertForMaskedLM(PreTrainedModel):
             model.tokenizer, model.feature_extractor = found.tokenizer, found.feature_extractor
             model.set_knowledge_base(found.knowledge_base)
         return loaded if wants_info else model
-
-    def _align_weights(self) -> None:
-        # A file's weights are mapped into memory at any address, and some processors' kernels give other last bits at
-        # an address that is no multiple of their registers' width: a reloaded model has to answer as the one saved.
-        for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
-                tensor.data = tensor.data.clone()
 
     def save_pretrained(
         self,
@@ -239,6 +229,10 @@ class AudioBertForMaskedLM(PreTrainedModel):
             raise NotADirectoryError(f"{save_directory} is a file: an AudioBERT is saved into a folder.")
         hub_names = ("repo_id", "commit_message", "private", "create_pr")
         hub = {name: kwargs.pop(name) for name in hub_names if name in kwargs}
+        from .lora_audiobert import conversions_for_saving
+
+        # Always the names of the format, whatever they were where this model was loaded from.
+        self._weight_conversions = conversions_for_saving(self)
         companions = {name: getattr(self, name) for name in COMPANIONS if getattr(self, name) is not None}
         self.config.companions = list(companions)
         super().save_pretrained(save_directory, is_main_process, state_dict, False, *args, **kwargs)
@@ -251,8 +245,8 @@ class AudioBertForMaskedLM(PreTrainedModel):
             companion.save_pretrained(sounds if name == "knowledge_base" else save_directory)
         if push_to_hub:
             repo_id = hub.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
-            hub = {"commit_message": "Upload model", **hub}
-            self._upload(save_directory, repo_id, token=kwargs.get("token"), **hub)
+            hub = {"commit_message": "Upload model", "token": kwargs.get("token"), **hub}
+            self._upload(save_directory, repo_id, **hub)
 
     def _upload(self, folder: str | os.PathLike, repo_id: str, **hub: Any) -> CommitInfo:
         # What the repository has of an earlier model would be heard again.
@@ -311,6 +305,9 @@ class AudioBertForMaskedLM(PreTrainedModel):
 
         function = partial(gradient_checkpointing_func, context_fn=checkpoint_contexts)
         super()._set_gradient_checkpointing(enable, function, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return picklable_state(self)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()

@@ -9,7 +9,8 @@ import torch
 from transformers import BertForMaskedLM
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.modeling.injection_audiobert import inject
+from audiobert.modeling.detector_audiobert import DetectorLayer
+from audiobert.modeling.injection_audiobert import inject, pooled
 from audiobert.modeling.lora_audiobert import ADAPTER, lora_layers, lora_switched
 
 from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, original_bert, tiny_config
@@ -325,6 +326,97 @@ def test_a_knowledge_base_of_another_width_is_refused(model):
         model.set_knowledge_base(tiny_knowledge_base(audio_hidden_size=6))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["audio_embeds", "audio_values"])
+def test_audio_that_is_not_finite_is_refused_with_its_place(model, kind, value):
+    audio = torch.zeros(2, 2, *((12,) if kind == "audio_embeds" else (32, 16)))
+    positions = torch.tensor([[1, -1], [1, 2]])
+    audio[0, 1] = value  # padding, which is not heard
+    batch = batch_of(AUDITORY, AUDITORY)
+    assert model(**batch, audio_positions=positions, **{kind: audio}).logits.isfinite().all()
+    audio[1, 1].view(-1)[3] = value
+    with pytest.raises(ValueError, match=f"`{kind}` holds NaN or infinity in row 1, span 1"):
+        model(**batch, audio_positions=positions, **{kind: audio})
+
+
+def test_a_batch_without_a_label_has_a_loss_of_zero_that_can_be_gone_back_through(model):
+    model = copy.deepcopy(model).train()
+    batch = batch_of(AUDITORY, "a cat is a dog")
+    nothing = torch.full_like(batch["input_ids"], -100)
+    for losses in ({"labels": nothing}, {"span_labels": nothing}, {"labels": nothing, "span_labels": nothing}):
+        loss = model(**batch, **losses).loss
+        assert loss.item() == 0.0
+        loss.backward()
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+    labels = labels_of(batch)
+    both = model.eval()(**batch, labels=labels, span_labels=nothing).loss
+    assert torch.equal(both, model(**batch, labels=labels).loss)
+
+
+# --- in other precisions ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["audio_embeds", "audio_values", None])
+def test_autocast_forward_and_backward(model, kind):
+    model = copy.deepcopy(model).train()
+    batch = batch_of(AUDITORY, TWO_SPANS, PLAIN)
+    inputs = {"labels": labels_of(batch), "span_labels": torch.zeros_like(batch["input_ids"])}
+    if kind is not None:
+        shape = (12,) if kind == "audio_embeds" else (32, 16)
+        inputs["audio_positions"] = torch.tensor([[1, -1], [2, 9], [-1, -1]])
+        inputs[kind] = torch.randn(3, 2, *shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(**batch, **inputs, output_hidden_states=True)
+    output.loss.backward()
+    assert output.loss.isfinite()
+    assert model.audio_projection.weight.grad.any()
+    assert model.detector.classifier.weight.grad.any()
+
+
+def test_a_trainers_bf16_step(model, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    model = copy.deepcopy(model)
+    batch = batch_of(AUDITORY)
+    row = {name: value[0] for name, value in {**batch, "labels": labels_of(batch)}.items()}
+    row |= {"audio_positions": torch.tensor([1]), "audio_embeds": torch.ones(1, 12)}
+    args = TrainingArguments(
+        tmp_path, max_steps=1, bf16=True, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True
+    )
+    before = model.audio_projection.weight.detach().clone()
+    assert Trainer(model, args, train_dataset=[row] * 8).train().training_loss > 0
+    assert not torch.equal(model.audio_projection.weight, before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_an_int8_detector(model):
+    quantized = copy.deepcopy(model)
+    quantized.detector = torch.ao.quantization.quantize_dynamic(model.detector, {torch.nn.Linear})
+    with torch.no_grad():
+        spans = quantized(**batch_of(AUDITORY, PLAIN, TWO_SPANS)).spans
+    assert [[span.text for span in row] for row in spans] == [["meow"], [], ["rain", "hum"]]
+    whole = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear})
+    with pytest.raises(TypeError, match=r"leave `model\.text_model` as it is"):
+        whole(**batch_of(AUDITORY), audio_positions=torch.tensor([[1]]), audio_embeds=torch.ones(1, 1, 12))
+
+
+def test_the_detectors_layer_is_torchs():
+    torch.manual_seed(0)
+    torchs = torch.nn.TransformerEncoderLayer(16, 2, 32, activation="gelu", batch_first=True, norm_first=True).eval()
+    ours = DetectorLayer(16, 2, 0.1).eval()
+    ours.load_state_dict(torchs.state_dict())
+    states, mask = torch.randn(2, 5, 16), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    expected = torchs(states, src_key_padding_mask=mask == 0)
+    found = ours(states, (mask != 0)[:, None, None, :])
+    assert torch.allclose(found[mask == 1], expected[mask == 1], atol=1e-5)
+
+
+def test_frames_that_sound_are_pooled():
+    states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [50.0, 60.0]]])
+    assert torch.equal(pooled(states), states.mean(1))
+    assert torch.equal(pooled(states, torch.tensor([[True, True, False]])), torch.tensor([[2.0, 3.0]]))
+
+
 # --- as any Transformers model ---------------------------------------------------------------------------------------
 
 
@@ -338,6 +430,17 @@ def test_hidden_states_and_attentions_come_from_the_pass_that_answered(model, be
     assert len(output.hidden_states) == 3
     assert len(output.attentions) == 2
     assert torch.allclose(heard, output.logits, atol=1e-5)
+
+
+def test_the_configuration_says_what_is_returned_where_the_caller_does_not(model):
+    asked = copy.deepcopy(model)
+    asked.set_attn_implementation("eager")
+    asked.config.output_hidden_states = asked.config.output_attentions = True
+    with torch.no_grad():
+        output = asked(**batch_of(AUDITORY, PLAIN))
+        refused = asked(**batch_of(AUDITORY, PLAIN), output_hidden_states=False, output_attentions=False)
+    assert (len(output.hidden_states), len(output.attentions)) == (3, 2)
+    assert (refused.hidden_states, refused.attentions) == (None, None)
 
 
 def test_return_dict_false_gives_a_tuple(model):

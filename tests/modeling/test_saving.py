@@ -1,23 +1,35 @@
 """Saving, loading, uploading, and the library's own doors: Auto classes, `pipeline`, code from the checkpoint."""
 
+import copy
+import io
 import json
 import os
+import pickle
+import random
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from transformers import ASTForAudioClassification, AutoConfig, AutoModelForMaskedLM, BertForMaskedLM, pipeline
 
 from audiobert import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from audiobert.modeling import hub_audiobert
 
 from audio_fixtures import save_tiny_ast, tiny_knowledge_base
 from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, tiny_audio_config
 from text_fixtures import tiny_bert, tiny_bert_config, tiny_tokenizer
 
 PROMPTS = [AUDITORY, PLAIN, TWO_SPANS]
+MODELING = Path(__file__).resolve().parents[2] / "modeling"
+BUNDLED = MODELING.parent / "hub_cards" / "audiobert-tiny"
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +94,6 @@ def test_dtype_and_device_map(folder):
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(folder, tmp_path):
-    import shutil
-
     broken = shutil.copytree(folder, tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")
     save_file({n: w for n, w in weights.items() if "detector" not in n}, broken / "model.safetensors", {"format": "pt"})
@@ -92,8 +102,6 @@ def test_a_checkpoint_that_lacks_weights_is_refused(folder, tmp_path):
 
 
 def test_a_truncated_index_is_one_clear_error(folder, tmp_path):
-    import shutil
-
     broken = shutil.copytree(folder, tmp_path / "broken")
     index = broken / "knowledge_base" / "index.faiss"
     index.write_bytes(index.read_bytes()[:-7])
@@ -101,14 +109,164 @@ def test_a_truncated_index_is_one_clear_error(folder, tmp_path):
         AudioBertForMaskedLM.from_pretrained(broken)
 
 
-def test_no_knowledge_base_no_crash(folder, tmp_path):
-    import shutil
+def test_no_knowledge_base_no_crash(model, tmp_path):
+    deaf = copy.copy(model)
+    deaf.set_knowledge_base(None)
+    deaf.save_pretrained(tmp_path)
+    loaded = AudioBertForMaskedLM.from_pretrained(tmp_path)
+    assert loaded.knowledge_base is None
+    assert logits_of(loaded).shape[0] == 3
 
-    deaf = shutil.copytree(folder, tmp_path / "deaf")
-    shutil.rmtree(deaf / "knowledge_base")
-    model = AudioBertForMaskedLM.from_pretrained(deaf)
-    assert model.knowledge_base is None
-    assert logits_of(model).shape[0] == 3
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("knowledge_base", "holds no knowledge base"),
+        ("knowledge_base/config.json", "holds no knowledge base"),
+        ("tokenizer.json", "names a tokenizer that it lacks"),
+        ("preprocessor_config.json", "names a feature_extractor that it lacks"),
+    ],
+)
+def test_a_checkpoint_that_lost_what_belongs_to_it_is_refused(folder, tmp_path, lost, message):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    if lost == "preprocessor_config.json":
+        declare(broken, companions=["tokenizer", "feature_extractor", "knowledge_base"])
+    else:
+        (shutil.rmtree if (broken / lost).is_dir() else os.remove)(broken / lost)
+    with pytest.raises(OSError, match=message):
+        AudioBertForMaskedLM.from_pretrained(broken)
+
+
+def test_a_checkpoint_of_an_earlier_version_loads_what_lies_there(model, folder, tmp_path):
+    old = shutil.copytree(folder, tmp_path / "old")
+    declare(old, companions=None)
+    assert torch.equal(logits_of(AudioBertForMaskedLM.from_pretrained(old)), logits_of(model))
+    (old / "knowledge_base" / "config.json").unlink()
+    with pytest.raises(OSError, match="holds no knowledge base"):
+        AudioBertForMaskedLM.from_pretrained(old)
+    shutil.rmtree(old / "knowledge_base")
+    assert AudioBertForMaskedLM.from_pretrained(old).knowledge_base is None
+
+
+def declare(folder, **fields) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+def test_a_deaf_model_saved_over_a_hearing_one_stays_deaf(model, folder, tmp_path):
+    target = shutil.copytree(folder, tmp_path / "target")
+    (target / "knowledge_base" / "NOTES.md").write_text("mine")
+    deaf = copy.copy(model)
+    deaf.set_knowledge_base(None)
+    deaf.tokenizer = None
+    deaf.save_pretrained(target)
+    # Our own files are gone; what a user put there stays, but the folder is then no part of the checkpoint.
+    assert os.listdir(target / "knowledge_base") == ["NOTES.md"]
+    with pytest.raises(OSError, match="no knowledge base belongs to it"):
+        AudioBertForMaskedLM.from_pretrained(target)
+    shutil.rmtree(target / "knowledge_base")
+    loaded = AudioBertForMaskedLM.from_pretrained(target)
+    assert (loaded.knowledge_base, loaded.tokenizer) == (None, None)
+    assert (target / "tokenizer.json").exists()  # which may be the user's, saved beside the model
+
+
+def test_saving_into_a_file_is_refused(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        model.save_pretrained(tmp_path / "file")
+
+
+def test_saving_draws_nothing_from_the_global_generators(model, tmp_path):
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+def test_loaded_weights_lie_aligned_as_computed_ones_do(folder, tmp_path):
+    # A header of any length puts the weights of a file at any address.
+    shifted = shutil.copytree(folder, tmp_path / "shifted")
+    weights = load_file(shifted / "model.safetensors")
+    for length in (1, 9, 17, 25):
+        save_file(weights, shifted / "model.safetensors", {"format": "pt", "padding": "x" * length})
+        model = AudioBertForMaskedLM.from_pretrained(shifted)
+        assert not [name for name, p in model.named_parameters() if p.data_ptr() % 64]
+
+
+def test_a_checkpoint_keeps_the_names_of_its_weights(tmp_path):
+    loaded = AudioBertForMaskedLM.from_pretrained(BUNDLED)
+    loaded.save_pretrained(tmp_path / "again")
+    # Not by way of a file, whose names transformers would remember.
+    fresh = AudioBertForMaskedLM(loaded.config)
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.save_pretrained(tmp_path / "fresh")
+    names = {"again", "fresh"}
+    published = load_file(BUNDLED / "model.safetensors")
+    for name in names:
+        saved = load_file(tmp_path / name / "model.safetensors")
+        assert list(saved) == list(published)
+        assert all(torch.equal(saved[key], published[key]) for key in published)
+    # Names of the format are taken by `load_state_dict` too, as `Trainer` hands them to it.
+    adapter = {key: value for key, value in published.items() if "lora_" in key}
+    assert adapter
+    assert all(".default." in key for key in adapter)
+    assert not fresh.load_state_dict(adapter, strict=False).unexpected_keys
+
+
+def test_the_bundled_checkpoints_code_is_the_packages(tmp_path):
+    code = {path.name for path in MODELING.glob("*_audiobert.py")}
+    for name in code:
+        assert (BUNDLED / name).is_symlink()
+        assert (BUNDLED / name).resolve() == MODELING / name
+    # What is saved, copied or uploaded out of it are files with that content.
+    AudioBertForMaskedLM.from_pretrained(BUNDLED).save_pretrained(tmp_path / "saved")
+    shutil.copytree(BUNDLED, tmp_path / "copied")
+    for folder in (tmp_path / "saved", tmp_path / "copied"):
+        assert {path.name for path in folder.glob("*_audiobert.py")} == code
+        for name in code:
+            assert not (folder / name).is_symlink()
+            assert (folder / name).read_bytes() == (MODELING / name).read_bytes()
+
+
+def test_the_bundled_checkpoint_says_what_it_was_trained_on():
+    config = AutoConfig.from_pretrained(BUNDLED)
+    assert [text["name"] for text in config.trained_on] == ["wikitext-2/valid.txt", "wikitext-2/test.txt"]
+    assert config.companions == ["tokenizer", "feature_extractor", "knowledge_base"]
+
+
+# --- in memory, and in pieces ----------------------------------------------------------------------------------------
+
+
+def test_a_model_that_has_answered_can_be_pickled_and_copied(model):
+    expected = logits_of(model)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    for other in (pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False), copy.deepcopy(model)):
+        assert torch.equal(logits_of(other), expected)
+    assert torch.equal(logits_of(model), expected)
+
+
+@pytest.mark.parametrize("offload", ["cpu", "disk"])
+def test_an_offloaded_model_answers_the_same(model, tmp_path, offload):
+    from accelerate import cpu_offload, disk_offload
+
+    away = copy.deepcopy(model)
+    if offload == "cpu":
+        cpu_offload(away, execution_device=torch.device("cpu"))
+    else:
+        disk_offload(away, tmp_path, execution_device=torch.device("cpu"))
+    assert all(p.device.type == "meta" for p in away.parameters())
+    assert torch.equal(logits_of(away), logits_of(model))
+
+
+def test_a_device_map_with_a_part_on_disk(model, folder, tmp_path):
+    places = {"text_model": "cpu", "audio_model": "disk", "audio_projection": "cpu", "detector": "disk"}
+    split = AudioBertForMaskedLM.from_pretrained(folder, device_map=places, offload_folder=tmp_path / "weights")
+    assert split.detector.classifier.weight.device.type == "meta"
+    assert torch.equal(logits_of(split), logits_of(model))
+    split.save_pretrained(tmp_path / "saved")
+    assert torch.equal(logits_of(AudioBertForMaskedLM.from_pretrained(tmp_path / "saved")), logits_of(model))
 
 
 # --- the Hub ---------------------------------------------------------------------------------------------------------
@@ -149,6 +307,50 @@ def test_push_to_hub_takes_the_knowledge_base_along(model, hub):
     assert {"model.safetensors", "README.md", "knowledge_base/text_encoder/model.safetensors"} <= upload["files"]
     assert upload["upload"]["commit_message"] == "Better ears"
     assert upload["upload"]["revision"] == "next"
+
+
+def test_pushing_a_deaf_model_takes_the_old_knowledge_base_away(model, hub):
+    model.push_to_hub("user/hearing")
+    deaf = copy.copy(model)
+    deaf.set_knowledge_base(None)
+    deaf.push_to_hub("user/deaf")
+    patterns = [hub[name]["upload"]["delete_patterns"] for name in ("user/hearing", "user/deaf")]
+    assert patterns == [None, "knowledge_base/*"]
+
+
+@pytest.fixture
+def cached(folder, tmp_path) -> Path:
+    """The checkpoint as a download from the Hub leaves it in the cache."""
+    commit = "0123456789abcdef" * 2 + "01234567"
+    repository = tmp_path / "cache" / "models--user--audiobert"
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return repository / "snapshots" / commit
+
+
+@pytest.mark.parametrize("arguments", [{}, {"local_files_only": True}])
+def test_a_cached_checkpoint_hears_without_a_network(model, cached, arguments):
+    where = {"cache_dir": cached.parents[2], **arguments}
+    assert torch.equal(logits_of(AudioBertForMaskedLM.from_pretrained("user/audiobert", **where)), logits_of(model))
+    shutil.rmtree(cached / "knowledge_base")
+    with pytest.raises(OSError, match="knowledge"):
+        AudioBertForMaskedLM.from_pretrained("user/audiobert", **where)
+
+
+@pytest.mark.parametrize("asked", ["tokenizer.json", "preprocessor_config.json", "knowledge_base/config.json"])
+def test_a_hub_that_does_not_answer_is_no_deaf_model(cached, monkeypatch, asked):
+    declare(cached, companions=None)  # so that the Hub is asked what there is
+    real = hub_audiobert.hf_hub_download
+
+    def download(repo_id, filename, **kwargs):
+        if filename == asked:
+            raise HfHubHTTPError("503 Server Error", response=Mock(headers={}, status_code=503))
+        return real(repo_id, filename, **kwargs)
+
+    monkeypatch.setattr(hub_audiobert, "hf_hub_download", download)
+    with pytest.raises(OSError, match=f"Whether user/audiobert has {asked} is not known"):
+        AudioBertForMaskedLM.from_pretrained("user/audiobert", cache_dir=cached.parents[2])
 
 
 def test_save_with_push(model, hub, tmp_path):
@@ -216,8 +418,11 @@ def test_code_from_the_checkpoint_in_a_process_without_the_package(model, folder
 
         # Not even by accident: an import of the package fails here.
         sys.modules["audiobert"] = None
+        # Whoever has said yes is not asked again, at a prompt that waits for 15 seconds.
+        import builtins
+        builtins.input = lambda prompt="": sys.exit("asked: " + prompt)
         model = AutoModelForMaskedLM.from_pretrained({folder!r}, trust_remote_code=True)
-        tokenizer = AutoTokenizer.from_pretrained({folder!r})
+        tokenizer = AutoTokenizer.from_pretrained({folder!r}, trust_remote_code=True)
         with torch.no_grad():
             output = model(**tokenizer({PROMPTS!r}, return_tensors="pt", padding=True))
         assert torch.equal(output.logits, torch.load({str(tmp_path / "expected.pt")!r}))
@@ -230,7 +435,12 @@ def test_code_from_the_checkpoint_in_a_process_without_the_package(model, folder
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     environment.pop("PYTHONPATH", None)
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], env=environment, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert process.returncode == 0, process.stderr[-3000:]
     assert torch.equal(logits_of(AudioBertForMaskedLM.from_pretrained(tmp_path / "again")), logits_of(model))
@@ -275,6 +485,13 @@ def test_the_audio_encoder_of_a_classifier_is_taken(tmp_path):
     assert model.tokenizer is None
 
 
+def test_a_misspelt_field_is_refused(tmp_path):
+    tiny_bert(len(tiny_tokenizer())).save_pretrained(tmp_path / "bert")
+    ast = save_tiny_ast(tmp_path / "ast", hidden_size=12)
+    with pytest.raises(TypeError, match="lora_rnk"):
+        AudioBertForMaskedLM.from_backbones(tmp_path / "bert", ast, lora_rnk=8)
+
+
 def test_from_standard_checkpoints_with_a_knowledge_base_folder(tmp_path):
     tiny_knowledge_base(audio_hidden_size=12).save_pretrained(tmp_path / "sounds")
     tiny_bert(len(tiny_tokenizer())).save_pretrained(tmp_path / "bert")
@@ -288,8 +505,6 @@ def test_from_standard_checkpoints_with_a_knowledge_base_folder(tmp_path):
 
 
 def test_resized_embeddings_are_saved(model, tmp_path):
-    import copy
-
     resized = copy.deepcopy(model)
     resized.resize_token_embeddings(len(tiny_tokenizer()) + 5, mean_resizing=False)
     resized.save_pretrained(tmp_path)

@@ -1,0 +1,1 @@
+../../modeling/memory_audiobert.py
