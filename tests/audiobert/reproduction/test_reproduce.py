@@ -1,15 +1,25 @@
 """`audiobert reproduce` as a user types it, at a few steps on a few rows."""
 
+import ast
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from audiobert import AudioBertForMaskedLM
 from audiobert.cli import app
-from audiobert.reproduction import reproducing, runs
+from audiobert.reproduction import report, reproducing, runs
+from audiobert.reproduction.planning import Plan
+from audiobert.reproduction.presets import TINY
+from audiobert.reproduction.runs import Workshop
 
-from model_fixtures import untrained_audiobert
-from text_fixtures import write_auditorybench
+from audio_fixtures import tiny_knowledge_base
+from model_fixtures import tiny_config
+from text_fixtures import tiny_tokenizer, write_auditorybench
 
 runner = CliRunner()
 
@@ -18,7 +28,10 @@ runner = CliRunner()
 def given(tmp_path_factory):
     """Options with a tiny AudioBERT in the place of the bundled one."""
     model, data = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("data")
-    untrained_audiobert().save_pretrained(model)
+    # Untrained: its detector and its adapter are begun anew by each run.
+    tiny = AudioBertForMaskedLM(tiny_config())
+    tiny.set_knowledge_base(tiny_knowledge_base(audio_hidden_size=12), tiny_tokenizer())
+    tiny.save_pretrained(model)
     write_auditorybench(data)
     options = {"--data": data, "--preset": "tiny", "--bert": model, "--seeds": 1, "--max-steps": 2}
     return [str(part) for option in options.items() for part in option]
@@ -31,17 +44,25 @@ def done(given, tmp_path_factory):
     return out, runner.invoke(app, ["reproduce", str(out), *given])
 
 
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Figures, which take long to draw, stay as they are."""
+    monkeypatch.setattr(report, "write_figures", lambda findings, folder: sorted(folder.glob("*.png")))
+
+
 def test_everything_is_run_and_reported(done):
     out, result = done
     assert result.exit_code == 0, result.output
     assert len([path for path in (out / "runs").iterdir() if path.is_dir()]) == 12
     assert not list((out / "runs").glob("*.unfinished"))
-    assert "AudioBERT" in (out / "report.md").read_text(encoding="utf-8")
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "AudioBERT" in text and "This is a try, and its figures mean nothing" in text.split("\n\n")[1]
+    assert json.loads((out / "configuration.json").read_text(encoding="utf-8"))["cut"]["rows"] == 32
     assert json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert list((out / "figures").glob("*.png")) and list((out / "figures").glob("*.svg"))
 
 
-def test_what_is_done_is_not_done_again(done, given, monkeypatch):
+def test_what_is_done_is_not_done_again(done, given, no_drawing, monkeypatch):
     out, _ = done
     report = (out / "report.md").read_bytes()
     monkeypatch.setattr(reproducing, "do_run", lambda run, workshop: pytest.fail(f"{run.name} is done"))
@@ -51,9 +72,10 @@ def test_what_is_done_is_not_done_again(done, given, monkeypatch):
     assert (out / "report.md").read_bytes() == report
 
 
-def test_another_configuration_is_refused(done, given):
+@pytest.mark.parametrize("plan", [[], ["--plan"]])
+def test_another_configuration_is_refused(plan, done, given):
     out, _ = done
-    result = runner.invoke(app, ["reproduce", str(out), *given, "--max-steps", "3"])
+    result = runner.invoke(app, ["reproduce", str(out), *given, "--max-steps", "3", *plan])
     assert result.exit_code == 1
     assert "max_steps 2, now 3" in " ".join(result.stderr.split())
 
@@ -65,13 +87,43 @@ def test_a_plan_changes_nothing(given, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_run_goes_on(given, tmp_path, monkeypatch):
+def test_a_plan_loads_no_library_of_models(given, tmp_path):
+    script = (
+        "import sys, audiobert; before = set(sys.modules); from audiobert.cli import app; "
+        f"app({['reproduce', str(tmp_path / 'out'), *given, '--plan']!r}, standalone_mode=False); "
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    loaded = set(ast.literal_eval(result.stdout.splitlines()[-1]))
+    heavy = {"torch", "transformers", "datasets", "accelerate", "peft", "sklearn", "scipy", "matplotlib", "pandas"}
+    assert "typer" in loaded and not heavy & loaded
+
+
+def test_of_several_processes_one_keeps_the_configuration(given, tmp_path, monkeypatch):
+    class Second:
+        is_main_process = False
+        num_processes = 2
+
+        def wait_for_everyone(self):
+            pass
+
+    monkeypatch.setattr(reproducing, "PartialState", Second)
+    workshop = Workshop(tmp_path / "out", TINY, Path(given[1]))
+    assert reproducing.reproduce(Plan(()), workshop, [2], 1, tell=pytest.fail) == {}
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_goes_on(done, given, no_drawing, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
     def killed(*args, **kwargs):
         raise Killed
 
+    # All the others are done.
+    shutil.copytree(done[0] / "runs", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "detector-animal-0")
+    shutil.copy(done[0] / "configuration.json", tmp_path)
     options = ["reproduce", str(tmp_path), *given, "--tables", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(runs, "evaluate_detector", killed)
@@ -84,10 +136,12 @@ def test_a_killed_run_goes_on(given, tmp_path, monkeypatch):
     (tmp_path / "runs" / "detector-animal-0.error.txt").write_text("It failed before.")
     result = runner.invoke(app, options)
     assert result.exit_code == 0, result.output
-    assert len(list((tmp_path / "runs").iterdir())) == 3, "only the runs' folders are left"
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(
+        path.name for path in (done[0] / "runs").iterdir()
+    ), "only the runs' folders are left"
 
 
-def test_a_failing_run_holds_up_none_but_those_that_need_it(given, tmp_path, monkeypatch):
+def test_a_failing_run_holds_up_none_but_those_that_need_it(given, no_drawing, tmp_path, monkeypatch):
     def fails(*args, **kwargs):
         raise RuntimeError("no more\nmemory")
 

@@ -1,0 +1,53 @@
+"""What a run starts from: all of the data, or of a try the same few rows each time."""
+
+from pathlib import Path
+
+import pytest
+
+from audiobert.reproduction.presets import TINY, Cut
+from audiobert.reproduction.runs import Workshop, start_model
+
+from text_fixtures import tiny_bert, tiny_tokenizer, write_auditorybench
+
+
+@pytest.fixture
+def folders(tmp_path):
+    data, text = tmp_path / "data", tmp_path / "text"
+    data.mkdir(), text.mkdir()
+    animal = [["cat", "meow", f"Meow {number} is the sound a [MASK] makes."] for number in range(40)]
+    pitch = [[f"The rain {number} has a [MASK] pitch than hum.", "higher", "rain", "hum"] for number in range(50)]
+    write_auditorybench(data, animal, pitch)
+    for name in ("valid.txt", "test.txt"):
+        (text / name).write_text("".join(f"Paragraph {number} tells of nothing to hear.\n" for number in range(30)))
+    return data, text
+
+
+def test_a_try_has_the_same_few_rows_of_each_task_and_split(folders, tmp_path):
+    data, text = folders
+    cut = Cut(2, rows=6, passages=5, perplexity_passages=3)
+    few, again, full = (Workshop(tmp_path, TINY, data, text, cut=how) for how in (cut, cut, None))
+    for split, part in few.dataset.items():
+        assert part["task"][:] == ["animal"] * 6 + ["pitch"] * 6
+        sentences, all_sentences = part["sentence"][:], full.dataset[split]["sentence"][:]
+        assert sentences == again.dataset[split]["sentence"][:]
+        places = [all_sentences.index(sentence) for sentence in sentences]
+        assert places == sorted(places) and places[:6] != list(range(6)), "in their order, but not the first"
+    assert [len(part) for part in full.dataset.values()] == [90] * 4
+    # Table I is counted on the whole of it.
+    assert [len(part) for part in few.benchmark.values()] == [90] * 4
+    assert (len(few.adapter_rows["train"]), len(full.adapter_rows["train"])) == (24, 180)
+    assert (len(few.silence), len(full.silence)) == (5, 30)
+    assert (len(few.passages), len(full.passages)) == (5, 30)
+    assert (len(few.perplexity_passages), len(full.perplexity_passages)) == (3, 30)
+    assert few.passages == again.passages and set(few.perplexity_passages) < set(few.passages)
+
+
+def test_a_task_with_fewer_rows_has_them_all(folders, tmp_path):
+    few = Workshop(tmp_path, TINY, folders[0], cut=Cut(2, rows=45))
+    assert [len(part) for part in few.dataset.values()] == [85] * 4
+
+
+def test_a_plain_bert_needs_an_audio_encoder(tmp_path):
+    tiny_bert(len(tiny_tokenizer())).save_pretrained(tmp_path / "bert")
+    with pytest.raises(ValueError, match="is a BERT without an audio encoder: name one with --ast"):
+        start_model(str(tmp_path / "bert"), Workshop(tmp_path, TINY, Path("data")))
