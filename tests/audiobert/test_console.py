@@ -82,9 +82,8 @@ def test_an_extra_that_is_missing_is_named(capsys, monkeypatch):
     # None in sys.modules would be an error of its own kind: the package has to be found by nobody.
     monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
     monkeypatch.delitem(sys.modules, "audiobert.reproduction.figures", raising=False)
-    for finder in [finder for finder in sys.meta_path if type(finder).__name__ != "Extras"]:
-        hidden = _without("matplotlib", finder)
-        monkeypatch.setitem(sys.meta_path, sys.meta_path.index(finder), hidden)  # type: ignore[arg-type]
+    finders = [f if type(f).__name__ == "Extras" else _without("matplotlib", f) for f in sys.meta_path]
+    monkeypatch.setattr(sys, "meta_path", finders)
 
     @plain_errors
     def draw() -> None:
@@ -100,7 +99,11 @@ def test_an_extra_that_is_missing_is_named(capsys, monkeypatch):
 
 
 def _without(package: str, finder):
+    """A finder that finds all but one package; importlib.metadata asks it too."""
+
     class Hiding:
+        find_distributions = staticmethod(getattr(finder, "find_distributions", lambda context=None: ()))
+
         @staticmethod
         def find_spec(fullname, path=None, target=None):
             return None if fullname.split(".")[0] == package else finder.find_spec(fullname, path, target)
