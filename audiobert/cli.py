@@ -168,6 +168,30 @@ def _marked(answer: PromptAnswer) -> str:
     return text + escape(answer.prompt[end:])
 
 
+# --- explain ---------------------------------------------------------------------------------------------------------
+
+
+@app.command("explain")
+@plain_errors
+def explain_command(
+    prompt: Annotated[str, typer.Argument(help="A prompt with a [MASK].")],
+    output: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path("explanation.html"),
+    model: Annotated[str | None, typer.Option(help="A folder or a Hub id; the bundled checkpoint if omitted.")] = None,
+    audio_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the recordings, to hear and to see them in the page.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Answers per mask.")] = 5,
+) -> None:
+    """Writes a page on one prompt: what was taken for a sound, what was heard, and what it changed in the answer."""
+    _hush()
+
+    from .explain import explain, write_explanation
+
+    audiobert = _load(model).eval()
+    written = write_explanation(explain(audiobert, prompt, top_k, audio_dir), output)
+    out.print(f"wrote {written}", highlight=False)
+
+
 # --- knowledge base --------------------------------------------------------------------------------------------------
 
 

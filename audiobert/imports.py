@@ -10,13 +10,21 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FrameType, ModuleType
 
 # Packages that are imported by another name than they are installed by.
 INSTALLED_AS = {"sklearn": "scikit-learn"}
+# The extra that a whole room needs.
+ROOMS = {
+    "sounds": "audio",
+    "training": "train",
+    "evaluation": "evaluate",
+    "benchmark": "benchmark",
+    "reproduction": "reproduce",
+}
 
 
 class MissingExtraError(ModuleNotFoundError):
@@ -54,16 +62,26 @@ class Extras(MetaPathFinder):
     """Asked last, so only for what is not installed: names the extra, if one of our own modules is importing."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        importer = sys._getframe(1)
-        while importer.f_back is not None and importer.f_globals.get("__name__", "").startswith("importlib."):
-            importer = importer.f_back
-        module = str(importer.f_globals.get("__name__"))
-        extra = extra_of(fullname) if module.startswith(f"{__package__}.") else None
-        if extra is not None:
-            raise MissingExtraError(
-                f"{module} needs {fullname}, which is not installed: pip install '{__package__}[{extra}]'",
-                name=fullname,
-            )
+        asking = [module for module in _modules_of_the_stack() if not module.startswith("importlib.")]
+        importer = asking[0]
+        if not importer.startswith(f"{__package__}."):
+            return
+        extra = extra_of(fullname)
+        if extra is None:
+            return
+        # The room where it began wants more than this: a command of evaluation that reads data wants `evaluate`.
+        rooms = [module.split(".")[1] for module in asking if module.startswith(f"{__package__}.")]
+        extra = next((ROOMS[room] for room in reversed(rooms) if room in ROOMS), extra)
+        raise MissingExtraError(
+            f"{importer} needs {fullname}, which is not installed: pip install '{__package__}[{extra}]'", name=fullname
+        )
+
+
+def _modules_of_the_stack() -> Iterator[str]:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        yield str(frame.f_globals.get("__name__"))
+        frame = frame.f_back
 
 
 def extra_of(module: str) -> str | None:

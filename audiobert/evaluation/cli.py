@@ -1,4 +1,4 @@
-"""The commands that measure and explain models: evaluate, evaluate-choices, compare, preservation and explain."""
+"""The commands that measure models: evaluate, evaluate-choices, compare and preservation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import Format, err, out, plain_errors, print_figures
+from ..console import Format, err, plain_errors, print_figures
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -243,27 +243,6 @@ def preservation_command(
     audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled()).to(device)  # type: ignore[arg-type]
     found = measure_preservation(audiobert, read, sample_passages(read, passages), batch_size, files=text_files(text))
     print_figures(found, output_format)
-
-
-@app.command("explain")
-@plain_errors
-def explain_command(
-    prompt: Annotated[str, typer.Argument(help="A prompt with a [MASK].")],
-    output: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path("explanation.html"),
-    model: Annotated[str | None, typer.Option(help="A folder or a Hub id; the bundled checkpoint if omitted.")] = None,
-    audio_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the recordings, to hear and to see them in the page.")
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Answers per mask.")] = 5,
-) -> None:
-    """Writes a page on one prompt: what was taken for a sound, what was heard, and what it changed in the answer."""
-    from .. import bundled
-    from ..explain import explain, write_explanation
-    from ..modeling import AudioBertForMaskedLM
-
-    audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled()).eval()
-    written = write_explanation(explain(audiobert, prompt, top_k, audio_dir), output)
-    out.print(f"wrote {written}", highlight=False)
 
 
 def _given(**options: Any) -> dict[str, Any]:

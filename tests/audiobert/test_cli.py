@@ -1,6 +1,9 @@
 """The command line, as a user types it."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,45 @@ def test_standard_input_and_a_file_are_one_batch(folder, tmp_path):
     by_both = fill_mask("--model", folder, "--json", AUDITORY, "-", input=PLAIN)
     assert by_file.stdout == by_input.stdout == by_both.stdout
     assert len(json.loads(by_file.stdout)) == 2
+
+
+def test_a_line_ends_with_a_line_feed_alone_and_a_byte_order_mark_is_no_text(folder, tmp_path):
+    prompt = f"{AUDITORY}\u2028\x0b and"
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbf" + f"{prompt}\r\n{PLAIN}".encode())
+    by_file = fill_mask("--model", folder, "--json", "--file", str(tmp_path / "prompts.txt"))
+    by_input = fill_mask("--model", folder, "--json", input=(tmp_path / "prompts.txt").read_bytes())
+    assert [answer["prompt"] for answer in json.loads(by_file.stdout)] == [prompt, PLAIN]
+    assert by_input.stdout == by_file.stdout
+    (tmp_path / "prompts.txt").write_bytes(b"\xff [MASK]")
+    assert "prompts.txt is no UTF-8" in fill_mask("--file", str(tmp_path / "prompts.txt")).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        ("model.safetensors", b""),
+        ("tokenizer.json", b'{"version": "1.0", "trunc'),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer_config.json", b"{"),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "audiobert", "text_config": {"hidden_size": "many"}}'),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_in_one_sentence(name, content, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / name).write_bytes(content)
+    result = fill_mask("--model", str(tmp_path / "damaged"), AUDITORY)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    (sentence,) = result.stderr.splitlines()
+    assert str(tmp_path / "damaged") in sentence
+
+
+def test_standard_error_is_empty_where_all_is_well(folder):
+    command = [sys.executable, "-m", "audiobert", "fill-mask", "--model", folder, AUDITORY]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_several_masks_have_a_table_each(folder):

@@ -20,11 +20,54 @@ def model() -> AudioBertForMaskedLM:
     return AudioBertForMaskedLM.from_pretrained(bundled())
 
 
-def test_import_is_light():
-    result = subprocess.run(
-        [sys.executable, "-c", "import audiobert, sys; print(*sys.modules)"], capture_output=True, text=True, check=True
-    )
-    assert not {"peft", "faiss", "datasets", "librosa", "evaluate"} & set(result.stdout.split())
+def run_python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300, stdin=subprocess.DEVNULL
+    ).stdout
+
+
+LIGHT = ["audiobert", "audiobert.sounds.decoding", "audiobert.benchmark.pitch", "audiobert.cli"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_imports_are_light(module):
+    loaded = run_python(f"import {module}, sys; print(*sys.modules)").split()
+    assert not {"torch", "transformers", "peft", "faiss", "datasets", "librosa", "evaluate"} & set(loaded)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_are_light(option):
+    code = f"import sys; sys.argv = ['audiobert', {option!r}]\n"
+    code += "from audiobert.cli import app\ntry: app()\nexcept SystemExit: print(*sys.modules)"
+    loaded = run_python(code).split()
+    assert "typer" in loaded
+    assert not {"torch", "transformers", "datasets", "pyarrow", "numpy"} & set(loaded)
+
+
+IMPORTS = ["from transformers import AutoModelForMaskedLM", "import audiobert"]
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        IMPORTS,
+        IMPORTS[::-1],
+        ["import audiobert", "from transformers.models.auto.modeling_auto import AutoModelForMaskedLM"],
+        ["from audiobert.modeling import AudioBertForMaskedLM", *IMPORTS],
+        # To ask whether there is a package is not to import it.
+        ["import audiobert, importlib.util", "importlib.util.find_spec('transformers')", IMPORTS[0]],
+    ],
+)
+def test_the_auto_classes_know_audiobert_whatever_is_imported_first(imports):
+    code = [*imports, "print(type(AutoModelForMaskedLM.from_pretrained(audiobert.bundled())).__module__)"]
+    assert run_python("\n".join(code)).strip() == "audiobert.modeling.modeling_audiobert"
+
+
+def test_public_names_are_listed_and_there():
+    assert set(audiobert.__all__) <= set(dir(audiobert))
+    assert all(getattr(audiobert, name) is not None for name in audiobert.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'AudioBertForSpeech'"):
+        _ = audiobert.AudioBertForSpeech
 
 
 def test_an_unknown_bundled_name_names_those_there_are():
