@@ -16,7 +16,7 @@ _DATA_PLACEHOLDER = "@DATA@"
 
 def write_page(template: str, data: Any, path: str | Path) -> Path:
     """
-    Writes a page of `audiobert/pages` with its data, as a whole or not at all, and returns its path.
+    Writes a page of `audiobert/reports/pages` with its data, as a whole or not at all, and returns its path.
 
     Args:
         template: the page's file name.
