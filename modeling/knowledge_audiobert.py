@@ -6,7 +6,7 @@ A knowledge base is a folder that can live on disk, inside a model's folder, or 
 |------------------------------|------------------------------------------------------------------------------------|
 | `config.json`                | encoders and revisions, widths, metric, query template, count, sha256 of each file |
 | `index.faiss`                | inner-product index over the L2-normalised CLAP audio embeddings                   |
-| `audio_embeddings.safetensors` | mean AST hidden state of each recording, fp16, read memory-mapped                |
+| `audio_embeddings.safetensors` | AST's hidden states of each recording, pooled, fp16, read memory-mapped            |
 | `metadata.parquet`           | id, label, source, license and length of each recording                            |
 | `text_encoder/`              | CLAP's text tower and tokenizer, when CLAP is not a Hub checkpoint                 |
 

@@ -170,7 +170,8 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_threads_get_what_serial_calls_get() -> None:
     batches = [[WORDS[(start + step) % len(WORDS)] for step in range(6)] for start in range(40)]
-    serial = [tiny_knowledge_base().search(batch, top_k=2) for batch in batches]
+    alone = tiny_knowledge_base()
+    serial = [alone.search(batch, top_k=2) for batch in batches]
     shared = tiny_knowledge_base()
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda batch: shared.search(batch, top_k=2), batches)) == serial
