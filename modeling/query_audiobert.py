@@ -79,9 +79,11 @@ class QueryEncoder:
         return vector.cpu().numpy()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        model = ClapTextModelWithProjection(copy.deepcopy(self.model.config))
-        model.to(self.stored_dtype)  # type: ignore[arg-type]  # as annotated, `to` takes the model itself here
-        model.load_state_dict(self.model.state_dict())
+        # Without weights of its own: they would be drawn from the caller's random numbers.
+        with torch.device("meta"):
+            model = ClapTextModelWithProjection(copy.deepcopy(self.model.config))
+        stored = {name: value.to(self.stored_dtype) for name, value in self.model.state_dict().items()}
+        model.load_state_dict(stored, assign=True)
         try:
             model.save_pretrained(folder)
         except SafetensorError as error:

@@ -44,6 +44,7 @@ from audiobert.data.auditorybench import FEATURES, MASK, load_auditorybench
 from audiobert.data.plain_text import read_passages
 from audiobert.data.variants import silent_rows, varied, varied_rows
 from audiobert.evaluation.masked import evaluate_model
+from audiobert.files import sha256_of
 from audiobert.sounds.building import build_knowledge_base
 from audiobert.sounds.features import ast_features
 from audiobert.sounds.recordings import SourceRecording, read_recordings
@@ -481,7 +482,7 @@ def finish(out: Path, work: Path, audio: Path, recordings: list[SourceRecording]
     (out / "README.md").write_text(card, encoding="utf-8")
 
 
-def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: list[str]) -> None:
+def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: list[str], wikitext: Path) -> None:
     """The detector; animal rows, whose spans are harder to tell, count twice, and plain sentences teach it silence."""
     set_seed(0)
     model = AudioBertForMaskedLM.from_backbones(
@@ -491,6 +492,7 @@ def train_tiny_detector(out: Path, work: Path, bench: DatasetDict, passages: lis
         dtype="float32",
         detector_hidden_size=128,
         detector_num_layers=2,
+        trained_on=[{"name": f"wikitext-2/{name}", "sha256": sha256_of(wikitext / name)} for name in WIKITEXT],
     )
     train = bench["train"]
     rows = list(train) + [row for row in train if row["task"] == "animal"] + silent_rows(passages)
@@ -545,7 +547,7 @@ def main() -> None:
     # The detector never sees every tenth passage: there its false alarms are counted.
     held_out = passages[::10]
     seen = [passage for number, passage in enumerate(passages) if number % 10]
-    stage(work / "detector", lambda out: train_tiny_detector(out, work, bench, seen))
+    stage(work / "detector", lambda out: train_tiny_detector(out, work, bench, seen, arguments.wikitext))
     plain = DatasetDict({"plain": Dataset.from_list(silent_rows(held_out), features=FEATURES)})
     stage(work / "plain-scores.json", lambda out: score(out, work / "detector", plain))
     rows = DatasetDict({**bench, "train": varied_rows(train, seed=0)})
