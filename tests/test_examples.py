@@ -54,8 +54,3 @@ def test_build_benchmark(run, tmp_path, capsys):
         run("build_benchmark.py", audio, tmp_path / "out", server.url, MODEL)
     assert "records: 9 of 9" in capsys.readouterr().out
     assert "dog" in load_auditorybench(tmp_path / "out")["train"]["answer"]
-
-
-@pytest.fixture(scope="module")
-def tiny() -> dict:
-    return runpy.run_path(str(EXAMPLES.parent / "hub_cards" / "audiobert-tiny" / "make.py"))

@@ -200,18 +200,21 @@ def make_plan(
         is_cut: whether it is a try, of which nobody has measured the time.
 
     Raises:
-        ValueError: a table that the paper does not have, or no seed.
+        ValueError: a table that the paper does not have, no seed, or two BERTs of one name.
     """
     if not tables or not set(tables) <= set(TABLES):
         raise ValueError(f"Tables are numbers out of {', '.join(map(str, TABLES))}, got {', '.join(map(str, tables))}.")
     if seeds < 1:
         raise ValueError(f"At least one seed is needed, got {seeds}.")
+    runs = plan_runs(preset, tables, seeds, with_text)
+    if len({run.name for run in runs}) < len(runs):
+        raise ValueError(
+            f"Two of {', '.join(preset.berts)} have the same name, so that the results of one would be taken for those "
+            "of the other: rename a folder."
+        )
     is_measured = preset == PRESETS["tiny"] and not is_cut
     return Plan(
-        tuple(
-            PlannedRun(run, _state(run, out), TINY_MINUTES[run.kind] if is_measured else None)
-            for run in plan_runs(preset, tables, seeds, with_text)
-        )
+        tuple(PlannedRun(run, _state(run, out), TINY_MINUTES[run.kind] if is_measured else None) for run in runs)
     )
 
 

@@ -1,5 +1,7 @@
 """Which runs the tables need, how far they are, and what they will take."""
 
+from dataclasses import replace
+
 import pytest
 
 from audiobert.reproduction.planning import done_runs, make_plan, plan_runs
@@ -75,3 +77,9 @@ def test_done_runs_are_found_whatever_was_asked_for(tmp_path):
 def test_what_cannot_be_planned_is_named(tables, seeds, named, tmp_path):
     with pytest.raises(ValueError, match=named):
         make_plan(TINY, tmp_path, tables, seeds, with_text=False)
+
+
+def test_two_berts_of_one_name_never_share_a_folder(tmp_path):
+    preset = replace(PAPER, berts=("one/bert", "other/bert", "main"))
+    with pytest.raises(ValueError, match="one/bert, other/bert, main have the same name"):
+        make_plan(preset, tmp_path, [3], 1, with_text=False)
