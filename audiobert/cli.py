@@ -74,7 +74,8 @@ def fill_mask(
 
     from .inference import answer_prompts
 
-    audiobert = _load(model).to(device)
+    audiobert = _load(model)
+    audiobert.to(device=device)
     answers = answer_prompts(audiobert, audiobert.tokenizer, texts, top_k)
     failed = [answer for answer in answers if answer.error is not None]
     if as_json:
@@ -84,7 +85,7 @@ def fill_mask(
             if answer.error is None:
                 _show(answer, audiobert.tokenizer.mask_token)
     for answer in failed:
-        err.print(f"[bold red]Error:[/] {escape(answer.error)}")
+        err.print(f"[bold red]Error:[/] {escape(str(answer.error))}")
     if failed and len(answers) > 1:
         err.print(f"{len(failed)} of {len(answers)} prompts were not answered.")
     if len(failed) == len(answers):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
@@ -54,7 +54,7 @@ class AutoClasses(MetaPathFinder):
             if f"{__package__}.modeling" not in sys.modules:
                 importlib.import_module(".modeling", __package__)
 
-        loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        loader.exec_module = execute_and_register  # type: ignore[method-assign]  # on this one loader, for once
         return spec
 
 
@@ -62,7 +62,12 @@ class Extras(MetaPathFinder):
     """Asked last, so only for what is not installed: names the extra, if one of our own modules is importing."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        asking = [module for module in _modules_of_the_stack() if not module.startswith("importlib.")]
+        asking: list[str] = []
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            asking.append(str(frame.f_globals.get("__name__")))
+            frame = frame.f_back
+        asking = [module for module in asking if not module.startswith("importlib.")]
         importer = asking[0]
         if not importer.startswith(f"{__package__}."):
             return
@@ -75,13 +80,6 @@ class Extras(MetaPathFinder):
         raise MissingExtraError(
             f"{importer} needs {fullname}, which is not installed: pip install '{__package__}[{extra}]'", name=fullname
         )
-
-
-def _modules_of_the_stack() -> Iterator[str]:
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        yield str(frame.f_globals.get("__name__"))
-        frame = frame.f_back
 
 
 def extra_of(module: str) -> str | None:
