@@ -21,6 +21,8 @@ from .sounds import cli as sounds_cli
 from .training import cli as training_cli
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from .inference import Answer, PromptAnswer
     from .modeling import AudioBertForMaskedLM
 
@@ -74,16 +76,16 @@ def fill_mask(
 
     from .inference import answer_prompts
 
-    audiobert = _load(model)
-    audiobert.to(device=device)
-    answers = answer_prompts(audiobert, audiobert.tokenizer, texts, top_k)
+    audiobert, tokenizer = _load(model)
+    audiobert.to(device)  # type: ignore[arg-type]  # transformers types it as a function without self
+    answers = answer_prompts(audiobert, tokenizer, texts, top_k)
     failed = [answer for answer in answers if answer.error is not None]
     if as_json:
         print(json.dumps([asdict(answer) for answer in answers], ensure_ascii=False, indent=2))
     else:
         for answer in answers:
             if answer.error is None:
-                _show(answer, audiobert.tokenizer.mask_token)
+                _show(answer, str(tokenizer.mask_token))
     for answer in failed:
         err.print(f"[bold red]Error:[/] {escape(str(answer.error))}")
     if failed and len(answers) > 1:
@@ -126,14 +128,14 @@ def _hush() -> None:
     warnings.simplefilter("ignore")
 
 
-def _load(model: str | None) -> AudioBertForMaskedLM:
+def _load(model: str | None) -> tuple[AudioBertForMaskedLM, PreTrainedTokenizerBase]:
     from . import bundled
     from .modeling import AudioBertForMaskedLM
 
     audiobert = AudioBertForMaskedLM.from_pretrained(model or bundled())
     if audiobert.tokenizer is None:
         raise ValueError(f"{model} has no tokenizer: save BERT's tokenizer into the same folder.")
-    return audiobert
+    return audiobert, audiobert.tokenizer
 
 
 def _show(answer: PromptAnswer, mask: str) -> None:
@@ -188,7 +190,7 @@ def explain_command(
 
     from .explain import explain, write_explanation
 
-    audiobert = _load(model).eval()
+    audiobert, _ = _load(model)
     written = write_explanation(explain(audiobert, prompt, top_k, audio_dir), output)
     out.print(f"wrote {written}", highlight=False)
 

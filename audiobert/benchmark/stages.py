@@ -19,8 +19,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tqdm.auto import tqdm
-
 from ..files import sha256_of, whole_file
 
 # The reason of rows that a later run of the same stage asks for again; every other reason is final.
@@ -129,6 +127,9 @@ def run_stage(
     finished = read_report(path, made_by)
     if finished is not None and NO_REPLY not in finished.refused:
         return finished
+
+    # Every command of this package imports this module, and few of them show a bar.
+    from tqdm.auto import tqdm
 
     count = None if total is None else total()
     if count is not None and shard is not None:

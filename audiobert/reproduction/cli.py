@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ..console import err, out, plain_errors
+from ..console import check_output_folder, err, out, plain_errors
 
 if TYPE_CHECKING:
     from .planning import Plan
@@ -49,6 +49,7 @@ def reproduce_command(
     plan_only: Annotated[bool, typer.Option("--plan", help="Show the runs and what they will take, and stop.")] = False,
 ) -> None:
     """Trains and evaluates what the paper's tables need, and reports it; what is done already is not done again."""
+    check_output_folder(output)
     from .configuration import refuse_another, values_of
     from .planning import make_plan
     from .presets import PRESETS, Cut, with_local_copies

@@ -190,7 +190,7 @@ def _statistics(statistics: Statistics | None) -> list[str]:
 def _human(results: Results, paper: PaperTable) -> list[str]:
     heading = f"## Table IV: human evaluation\n\n{paper.note}"
     if results.human is not None:
-        return [heading, results.human.to_markdown()]
+        return [heading, results.human.to_markdown(titled=True)]
     return [
         heading,
         "No sheets were given. `audiobert benchmark human-sheets` writes them; filled in by annotators, "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ..console import out, plain_errors
+from ..console import check_output_folder, out, plain_errors
 from ..evaluation.cli import Heard
 
 if TYPE_CHECKING:
@@ -155,8 +155,7 @@ def _claim(output: Path) -> None:
     """Refuses, before the work, a folder that holds something else."""
     from .trainer import SETTINGS_FILE
 
-    if output.exists() and not output.is_dir():
-        raise FileExistsError(f"{output} is a file: name a folder that is empty or not there yet.")
+    check_output_folder(output)
     # What a kill left of the settings themselves is nothing yet.
     is_used = output.is_dir() and any(not path.name.endswith(".unfinished") for path in output.iterdir())
     if is_used and not (output / SETTINGS_FILE).is_file():

@@ -1,6 +1,7 @@
 """How commands fail: one sentence for what a user can mend, a traceback for what only a developer can."""
 
 import errno
+import importlib
 import sys
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_an_extra_that_is_missing_is_named(capsys, monkeypatch):
 
     @plain_errors
     def draw() -> None:
-        from audiobert.reproduction import figures  # noqa: F401
+        importlib.import_module("audiobert.reproduction.figures")
 
     with pytest.raises(typer.Exit):
         draw()
