@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from audiobert import AudioBertForMaskedLM
@@ -22,6 +23,7 @@ from model_fixtures import tiny_config
 from text_fixtures import tiny_tokenizer, write_auditorybench
 
 runner = CliRunner()
+SOUNDS = ("meow", "bark", "hum", "rain")
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +31,13 @@ def given(tmp_path_factory):
     """Options with a tiny AudioBERT in the place of the bundled one."""
     model, data = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("data")
     # Untrained: its detector and its adapter are begun anew by each run.
+    torch.manual_seed(0)
     tiny = AudioBertForMaskedLM(tiny_config())
     tiny.set_knowledge_base(tiny_knowledge_base(audio_hidden_size=12), tiny_tokenizer())
     tiny.save_pretrained(model)
-    write_auditorybench(data)
+    # Enough of them that a detector of two steps finds none, or several that differ.
+    animals = [[a, b, f"The {b} of a {a} is the sound a [MASK] makes."] for a in ("cat", "dog") for b in SOUNDS]
+    write_auditorybench(data, animals)
     options = {"--data": data, "--preset": "tiny", "--bert": model, "--seeds": 1, "--max-steps": 2}
     return [str(part) for option in options.items() for part in option]
 
