@@ -109,6 +109,7 @@ def test_a_damaged_checkpoint_is_named_in_one_sentence(name, content, folder, tm
     assert str(tmp_path / "damaged") in sentence
 
 
+@pytest.mark.processes
 def test_standard_error_is_empty_where_all_is_well(folder):
     command = [sys.executable, "-m", "audiobert", "fill-mask", "--model", folder, AUDITORY]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)

@@ -29,12 +29,14 @@ def run_python(code: str) -> str:
 LIGHT = ["audiobert", "audiobert.sounds.decoding", "audiobert.benchmark.pitch", "audiobert.cli"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", LIGHT)
 def test_imports_are_light(module):
     loaded = run_python(f"import {module}, sys; print(*sys.modules)").split()
     assert not {"torch", "transformers", "peft", "faiss", "datasets", "librosa", "evaluate"} & set(loaded)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_are_light(option):
     code = f"import sys; sys.argv = ['audiobert', {option!r}]\n"
@@ -47,6 +49,7 @@ def test_help_and_version_are_light(option):
 IMPORTS = ["from transformers import AutoModelForMaskedLM", "import audiobert"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "imports",
     [

@@ -409,6 +409,7 @@ def test_too_long_a_prompt_is_treated_as_the_stock_pipeline_does(folder, tmp_pat
     assert errors[0] is errors[1]
 
 
+@pytest.mark.processes
 def test_code_from_the_checkpoint_in_a_process_without_the_package(model, folder, tmp_path):
     torch.save(logits_of(model), tmp_path / "expected.pt")
     script = f"""

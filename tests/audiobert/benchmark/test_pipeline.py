@@ -215,6 +215,7 @@ def test_a_folder_that_is_no_place_for_a_benchmark(
 
 
 # Of the requests of a build: among those for categories, for animals, and for comparisons.
+@pytest.mark.processes
 @pytest.mark.parametrize("answers", [20, 55, 72])
 def test_a_killed_build_goes_on_and_pays_for_nothing_twice(
     recordings: Path, built: Path, tmp_path: Path, answers: int

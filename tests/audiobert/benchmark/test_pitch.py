@@ -143,6 +143,7 @@ def mixed_recordings(folder: Path) -> list[tuple[dict, str | bytes | None]]:
     return [({"id": str(i), "title": "a sound"}, file) for i, file in enumerate(files)]
 
 
+@pytest.mark.processes
 def test_rows_come_out_one_for_one_and_the_same_from_two_processes(tmp_path: Path) -> None:
     recordings = mixed_recordings(tmp_path)
     rows = list(measure_pitches(recordings))
@@ -153,6 +154,7 @@ def test_rows_come_out_one_for_one_and_the_same_from_two_processes(tmp_path: Pat
     assert list(measure_pitches(recordings, num_proc=2)) == rows
 
 
+@pytest.mark.processes
 def test_recordings_are_read_only_a_few_ahead() -> None:
     read = 0
 
@@ -168,6 +170,7 @@ def test_recordings_are_read_only_a_few_ahead() -> None:
     assert read < 20
 
 
+@pytest.mark.processes
 def test_a_killed_process_is_a_clear_error() -> None:
     import multiprocessing
 
@@ -192,6 +195,7 @@ def test_real_recordings() -> None:
     assert any(row["refusal"] is None for row in rows)
 
 
+@pytest.mark.processes
 def test_a_process_that_measures_loads_no_model_and_no_data_sets() -> None:
     """Each of many takes what it loads in memory, and seconds to start. What the package itself loads is not ours."""
     package = Path(pitch.__file__).parents[1]

@@ -552,6 +552,7 @@ def finished(process: subprocess.Popen) -> bool:
     return (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.processes
 def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:
     log = tmp_path / "killed" / "replies.jsonl"
     with LlmServer(shout, fault=lambda request: HANG if request.number >= 23 else None) as server:

@@ -253,6 +253,7 @@ print(sorted({"torch", "transformers", "datasets", "librosa"} & set(sys.modules)
 """
 
 
+@pytest.mark.processes
 def test_decoding_loads_no_model_library() -> None:
     # Under an empty package, as what `import audiobert` itself loads is its own matter.
     folder = Path(decoding.__file__).parents[1]

@@ -106,6 +106,7 @@ def test_no_recording_is_read_from_outside_of_the_folder(model, audio_dir):
         recording_paths(foreign, audio_dir)
 
 
+@pytest.mark.processes
 def test_workers_take_the_collators(model, data, audio_dir):
     rows = audible_rows(model, data["train"])
     best = BestRecording(recording_paths(model.knowledge_base, audio_dir), model.feature_extractor)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from audiobert import AudioBertForMaskedLM
@@ -48,6 +49,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.processes
 def test_two_processes_train_together(start: Path, bench: Path, clap_folder: Path, tmp_path: Path) -> None:
     rows = [{"file_name": f"{number}.wav", "label": ("dog", "cat")[number % 2]} for number in range(8)]
     recordings = write_recordings(tmp_path / "recordings", rows)

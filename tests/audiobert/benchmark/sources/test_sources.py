@@ -240,6 +240,7 @@ def test_a_damaged_tar_costs_no_more_than_its_rest(tmp_path: Path, damage: str) 
     assert samples_heard(source) == [800] * (20 + before)
 
 
+@pytest.mark.processes
 def test_memory_does_not_grow_with_the_texts(tmp_path: Path) -> None:
     description = "long " * 2000
 
