@@ -87,12 +87,15 @@ def load_tokenizer(path: str | os.PathLike, **hub: Any) -> PreTrainedTokenizerBa
     The tokenizer of a checkpoint, or None if it has none; `hub` as for `from_pretrained`.
 
     Raises:
-        OSError: if the Hub could not be asked.
+        OSError: if the Hub could not be asked, or the tokenizer's own files are incomplete.
     """
     # Where there are no tokenizer files AutoTokenizer makes one without words rather than fail.
     if not any(has_file(path, name, **without_code(hub)) for name in TOKENIZER_FILES):
         return None
-    return AutoTokenizer.from_pretrained(path, **hub)
+    tokenizer = AutoTokenizer.from_pretrained(path, **hub)
+    if tokenizer.mask_token is None:
+        raise OSError(f"{path} has a tokenizer without a mask token: is its tokenizer_config.json missing or damaged?")
+    return tokenizer
 
 
 def load_feature_extractor(path: str | os.PathLike, **hub: Any) -> ASTFeatureExtractor | None:

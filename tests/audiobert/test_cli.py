@@ -95,6 +95,7 @@ def test_a_line_ends_with_a_line_feed_alone_and_a_byte_order_mark_is_no_text(fol
         ("tokenizer.json", b'{"version": "1.0", "trunc'),
         ("tokenizer.json", b"[]"),
         ("tokenizer_config.json", b"{"),
+        ("tokenizer_config.json", None),
         ("config.json", b"{"),
         ("config.json", b"[]"),
         ("config.json", b'{"model_type": "audiobert", "text_config": {"hidden_size": "many"}}'),
@@ -102,7 +103,9 @@ def test_a_line_ends_with_a_line_feed_alone_and_a_byte_order_mark_is_no_text(fol
 )
 def test_a_damaged_checkpoint_is_named_in_one_sentence(name, content, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "damaged")
-    (tmp_path / "damaged" / name).write_bytes(content)
+    (tmp_path / "damaged" / name).unlink()
+    if content is not None:
+        (tmp_path / "damaged" / name).write_bytes(content)
     result = fill_mask("--model", str(tmp_path / "damaged"), AUDITORY)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     (sentence,) = result.stderr.splitlines()
