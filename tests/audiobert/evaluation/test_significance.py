@@ -21,7 +21,9 @@ def fewer_resamples(monkeypatch):
 def test_the_interval_is_that_of_scipy():
     correct = np.random.default_rng(1).random(300) < 0.37
     low, high = bootstrap_interval(correct)
-    other = stats.bootstrap((correct,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
+    # By this name, which scipy had before `rng` and still takes.
+    drawn = {"n_resamples": 10_000, "method": "percentile", "random_state": np.random.default_rng(2)}
+    other = stats.bootstrap((correct,), np.mean, **drawn).confidence_interval
     assert (low, high) == pytest.approx(other, abs=0.005)
     assert low < correct.mean() < high
     assert bootstrap_interval(correct) == (low, high)
