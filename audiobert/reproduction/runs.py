@@ -251,7 +251,8 @@ def _preservation(run: Run, workshop: Workshop, folder: Path) -> None:
     if PartialState().is_main_process:
         model = AudioBertForMaskedLM.from_pretrained(workshop.folder(run.needs[0]) / MODEL_FOLDER)
         model = model.to(PartialState().device)
-        found = measure_preservation(model, workshop.passages, workshop.perplexity_passages)
+        files = [] if workshop.text is None else [workshop.text / "test.txt"]
+        found = measure_preservation(model, workshop.passages, workshop.perplexity_passages, files=files)
         (folder / SCORES_FILE).write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
 
 

@@ -140,7 +140,7 @@ def training(batch_size: int = 4) -> dict[str, dict[str, float]]:
 
 def imports() -> dict[str, dict[str, float]]:
     def fresh(code: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
     theirs = "from transformers import AutoModelForMaskedLM, BertForMaskedLM"
     return {

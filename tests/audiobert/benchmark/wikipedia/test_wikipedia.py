@@ -442,7 +442,7 @@ def wiki(reply: Reply) -> Iterator[tuple[str, list[tuple[dict[str, list[str]], s
         yield f"http://127.0.0.1:{server.server_port}/w/api.php", requests
     finally:
         server.shutdown()
-        thread.join()
+        thread.join(60)
         server.server_close()
 
 
