@@ -168,9 +168,8 @@ def test_a_build_in_use_by_another_process_is_refused_before_the_work(
 ) -> None:
     lock = tmp_path / "stages" / "build.lock"
     lock.parent.mkdir()
-    hold = (
-        "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(); time.sleep(99)"
-    )
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); "
+    hold += "print(flush=True); time.sleep(99)"
     other = subprocess.Popen([sys.executable, "-c", hold, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout and other.stdout.readline()
     with LlmServer(scripted_reply) as server:
