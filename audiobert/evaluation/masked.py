@@ -23,7 +23,7 @@ from ..language_models.modes import in_evaluation_mode, logits_of_columns
 from ..language_models.numbers import refuse_no_numbers
 from ..modeling import AudioBertForMaskedLM
 from ..reports.tables import TableReport, TextTable, percent
-from .metrics import SpanExactF1, SpanTokenF1, answer_is_right, answer_scores, best_tokens
+from .metrics import answer_is_right, answer_scores, best_tokens, span_exact_scores, span_token_scores
 from .predictions import COMBINED, RowPrediction
 
 
@@ -416,14 +416,13 @@ def _detector_scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
         names = ("span_precision", "span_recall", "span_f1", "span_exact_f1", "span_f1_all_rows", "rows_detected")
         return {"rows_labelled": len(labelled), **dict.fromkeys(names)}
     pairs, all_pairs = (
-        {"predictions": [row["detected"] for row in part], "references": [row["span_labels"] for row in part]}
-        for part in (labelled, rows)
+        ([row["detected"] for row in part], [row["span_labels"] for row in part]) for part in (labelled, rows)
     )
     return {
         "rows_labelled": len(labelled),
-        **{f"span_{name}": value for name, value in SpanTokenF1().compute(**pairs).items()},
-        "span_exact_f1": SpanExactF1().compute(**pairs)["f1"],
-        "span_f1_all_rows": SpanTokenF1().compute(**all_pairs)["f1"],
+        **{f"span_{name}": value for name, value in span_token_scores(*pairs).items()},
+        "span_exact_f1": span_exact_scores(*pairs)["f1"],
+        "span_f1_all_rows": span_token_scores(*all_pairs)["f1"],
         "rows_detected": sum(any(row["detected"]) for row in rows),
     }
 

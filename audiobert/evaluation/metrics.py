@@ -77,12 +77,7 @@ class SpanTokenF1(_LocalMetric):
     row_types = (_INTEGERS, _INTEGERS)
 
     def _compute(self, predictions: list[list[int]], references: list[list[int]]) -> dict[str, float]:
-        pairs = [pair for row in zip(predictions, references, strict=True) for pair in _labelled(*row)]
-        return _scores(
-            both=sum(predicted == label == 1 for predicted, label in pairs),
-            predicted=sum(predicted == 1 for predicted, _ in pairs),
-            gold=sum(label == 1 for _, label in pairs),
-        )
+        return span_token_scores(predictions, references)
 
 
 class SpanExactF1(_LocalMetric):
@@ -95,13 +90,28 @@ class SpanExactF1(_LocalMetric):
     row_types = (_INTEGERS, _INTEGERS)
 
     def _compute(self, predictions: list[list[int]], references: list[list[int]]) -> dict[str, float]:
-        both = predicted = gold = 0
-        for row, labels in zip(predictions, references, strict=True):
-            # Places that do not count end a span, too: the mask between two sounds is one.
-            row = [value if label != IGNORED else 0 for value, label in zip(row, labels, strict=True)]
-            found, wanted = set(_runs(row)), set(_runs(labels))
-            both, predicted, gold = both + len(found & wanted), predicted + len(found), gold + len(wanted)
-        return _scores(both, predicted, gold)
+        return span_exact_scores(predictions, references)
+
+
+def span_token_scores(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> dict[str, float]:
+    """What `SpanTokenF1` computes, without the table of Arrow that `evaluate` writes for every computation."""
+    pairs = [pair for row in zip(predictions, references, strict=True) for pair in _labelled(*row)]
+    return _scores(
+        both=sum(predicted == label == 1 for predicted, label in pairs),
+        predicted=sum(predicted == 1 for predicted, _ in pairs),
+        gold=sum(label == 1 for _, label in pairs),
+    )
+
+
+def span_exact_scores(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> dict[str, float]:
+    """What `SpanExactF1` computes, see `span_token_scores`."""
+    both = predicted = gold = 0
+    for row, labels in zip(predictions, references, strict=True):
+        # Places that do not count end a span, too: the mask between two sounds is one.
+        row = [value if label != IGNORED else 0 for value, label in zip(row, labels, strict=True)]
+        found, wanted = set(_runs(row)), set(_runs(labels))
+        both, predicted, gold = both + len(found & wanted), predicted + len(found), gold + len(wanted)
+    return _scores(both, predicted, gold)
 
 
 def answer_is_right(predicted: Sequence[int], labels: Sequence[int]) -> bool:
