@@ -3,6 +3,7 @@
 import ast
 import configparser
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,6 +86,37 @@ def test_the_core_is_what_an_answer_needs():
     assert set().union(*(imported(path) for path in travelling)) <= core
     for path in light + commands:
         assert imported(path, at_import_only=True) <= core, path
+
+
+CORE_ALONE = """
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in blocked else self.finder.find_spec(name, path, target)
+
+blocked = set(sys.argv.pop(1).split(","))
+sys.meta_path = [Without(finder) for finder in sys.meta_path]
+from audiobert.cli import app
+app()
+"""
+# What an extra installs and no package of the core asks for.
+EXTRA_ALONE = ["datasets", "evaluate", "librosa", "matplotlib", "scipy", "sklearn", "soundfile", "soxr"]
+
+
+@pytest.mark.processes
+def test_the_core_alone_answers_a_prompt():
+    arguments = [",".join(EXTRA_ALONE), "fill-mask", "Meow is the sound a [MASK] makes."]
+    command = [sys.executable, "-c", CORE_ALONE, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "as cat" in result.stdout
 
 
 def test_nothing_is_declared_that_nothing_imports():

@@ -8,10 +8,9 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, Value
 
 from ..csv_files import read_csv
+from .masking import MASK
 
 SPLITS = ("train", "dev", "test", "wiki")
-# What stands for the answer in a sentence of the data, whatever the tokenizer's own mask token is.
-MASK = "[MASK]"
 PITCH_ANSWERS = ("higher", "lower")
 FEATURES = Features(
     {"sentence": Value("string"), "answer": Value("string"), "spans": [Value("string")], "task": Value("string")}

@@ -6,12 +6,15 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from .alignment import Range
-from .auditorybench import MASK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# What stands for the answer in a sentence of the data, whatever the tokenizer's own mask token is.
+MASK = "[MASK]"
 
 # Tokenizers that know no limit of their model state one beyond this.
 _NO_LIMIT = 10**6
