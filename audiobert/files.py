@@ -48,7 +48,7 @@ def settle_settings(path: Path, settings: Mapping[str, Any]) -> None:
         ValueError: other settings are kept there, with each that differs and both of its values, or the file is none
             that this function wrote.
     """
-    now = json.loads(json.dumps(settings))
+    now = as_json(settings)
     if path.is_file():
         if differences := differing_settings(read_settings(path), now):
             raise ValueError(
@@ -59,6 +59,11 @@ def settle_settings(path: Path, settings: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(json.dumps(now, indent=2) + "\n")
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they are read back: JSON has no tuples."""
+    return dict(json.loads(json.dumps(values)))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..files import sha256_of, whole_file
+from ..files import as_json, sha256_of, whole_file
 
 # The reason of rows that a later run of the same stage asks for again; every other reason is final.
 NO_REPLY = "no reply from the server"
@@ -266,11 +266,6 @@ def read_report(path: Path, made_by: dict[str, Any]) -> StageReport | None:
     if report["inputs"] != made_by["inputs"] or report.get("sha256") != sha256_of(path):
         return None
     return StageReport(report["stage"], report["read"], report["kept"], report["refused"])
-
-
-def as_json(value: dict[str, Any]) -> dict[str, Any]:
-    """As it is read back: JSON has no tuples."""
-    return json.loads(json.dumps(value))
 
 
 def claim_partial(partial: Path, made_by: dict[str, Any]) -> Tally:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..files import differing_settings, read_settings, whole_file
+from ..files import as_json, differing_settings, read_settings, whole_file
 from .planning import RUNS_FOLDER
 from .presets import Cut, Preset
 
@@ -37,7 +37,7 @@ def refuse_another(out: Path, values: Mapping[str, Any]) -> None:
     if _has_runs(out):
         kept = _read(out / CONFIGURATION_FILE)
         _refuse_differences(
-            out / CONFIGURATION_FILE, {name: kept[name] for name in values if name in kept}, _as_json(values)
+            out / CONFIGURATION_FILE, {name: kept[name] for name in values if name in kept}, as_json(values)
         )
 
 
@@ -60,7 +60,7 @@ def settle_configuration(out: Path, configuration: Mapping[str, Any]) -> dict[st
         OSError: the folder or the file cannot be read or written.
     """
     path = out / CONFIGURATION_FILE
-    settled = _as_json(configuration)
+    settled = as_json(configuration)
     if _has_runs(out):
         kept = _read(path)
         optional = {"audio"} if kept.get("audio") is None or settled.get("audio") is None else set()
@@ -79,11 +79,6 @@ def settle_configuration(out: Path, configuration: Mapping[str, Any]) -> dict[st
 def _has_runs(out: Path) -> bool:
     runs = out / RUNS_FOLDER
     return runs.is_dir() and any(entry.is_dir() for entry in runs.iterdir())
-
-
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As they are read back: JSON has no tuples."""
-    return dict(json.loads(json.dumps(values)))
 
 
 def _read(path: Path) -> dict[str, Any]:

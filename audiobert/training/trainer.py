@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..files import differing_settings, read_settings, settle_settings, whole_file
+from ..files import as_json, differing_settings, read_settings, settle_settings, whole_file
 from ..modeling import AudioBertForMaskedLM
 from .arguments import CHECKPOINTS_FOLDER
 
@@ -219,7 +219,7 @@ def finished_scores(args: TrainingArguments, settings: Mapping[str, Any]) -> dic
         ValueError: it was made with other settings.
     """
     out = run_folder(args)
-    if differences := differing_settings(read_settings(out / SETTINGS_FILE), json.loads(json.dumps(settings))):
+    if differences := differing_settings(read_settings(out / SETTINGS_FILE), as_json(settings)):
         raise ValueError(f"{out} holds a model of other settings: {differences}. Name another folder.")
     return json.loads((out / SCORES_FILE).read_text(encoding="utf-8"))
 
