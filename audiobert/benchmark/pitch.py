@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ..sounds.compiled import compiled_librosa
 from ..sounds.decoding import AudioDecodingError, load_audio
 from .stages import Refusal
 
@@ -140,7 +141,7 @@ def track_pitch(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarr
     Frame t is centred on sample t * hop_length of the waveform. Unvoiced frames have a pitch too, without meaning.
     Raises NoPitch for a waveform that is "too short" or "silence".
     """
-    import librosa
+    librosa = compiled_librosa()
 
     framing: dict[str, Any] = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
     if len(waveform) < settings.frame_length:
@@ -168,7 +169,7 @@ def track_pitch(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarr
 
 
 def track_by_pyin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarray, np.ndarray]:
-    import librosa
+    librosa = compiled_librosa()
 
     search: dict[str, Any] = {
         "fmin": settings.fmin / MARGIN,
@@ -186,7 +187,7 @@ def track_by_pyin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.nda
 
 
 def track_by_yin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarray, np.ndarray]:
-    import librosa
+    librosa = compiled_librosa()
 
     framing: dict[str, Any] = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
     frequencies = librosa.yin(
