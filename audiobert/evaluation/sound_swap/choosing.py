@@ -37,7 +37,9 @@ def question_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sw
         numbers = [number for number, question in enumerate(swap.questions) if question.part == part]
         choices = swap.answers(part)
         tokenized = _tokenized(swap, numbers, choices, tokenizer, limit)
-        check_vocabulary(model, tokenizer, (token for row in tokenized for token in (*row["input_ids"], *row["labels"])))
+        check_vocabulary(
+            model, tokenizer, (token for row in tokenized for token in (*row["input_ids"], *row["labels"]))
+        )
         for place, number in enumerate(numbers):
             of_question = tokenized[place * len(choices) : (place + 1) * len(choices)]
             rows += _sharing_masks(number, dict(zip(choices, of_question, strict=True)), tokenizer, limit)
@@ -73,9 +75,7 @@ def _sharing_masks(
         if len(row["audio_positions"]) != len(row["spans"]):
             raise ValueError(f"{row['sentence']!r} does not hold the spans {row['spans']}.")
         gold = [(start, end_of_run(row["span_labels"], start)) for start in row["audio_positions"]]
-        shared = by_masks.setdefault(
-            tuple(row["input_ids"]), {**row, "number": number, "gold": gold, "choices": {}}
-        )
+        shared = by_masks.setdefault(tuple(row["input_ids"]), {**row, "number": number, "gold": gold, "choices": {}})
         shared["choices"][answer] = None if tokenizer.unk_token_id in pieces else pieces
         known |= tokenizer.unk_token_id not in pieces
     if not known:

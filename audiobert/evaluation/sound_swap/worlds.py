@@ -71,7 +71,10 @@ def world_of(knowledge_base: AudioBertKnowledgeBase, questions: Iterable[Questio
         world = world.with_recordings(
             knowledge_base.index.reconstruct_batch(np.array(heard_rows, dtype=np.int64)),
             knowledge_base.audio_embeds(heard_rows),
-            [replace(knowledge_base.recording(row), id=f"sound-swap/{name}", label=name) for name, row in added.items()],
+            [
+                replace(knowledge_base.recording(row), id=f"sound-swap/{name}", label=name)
+                for name, row in added.items()
+            ],
         )
     return World(world, rows)
 
