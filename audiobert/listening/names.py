@@ -21,7 +21,7 @@ _ENDINGS = ("a", "o", "er", "en", "et", "ick", "im", "on", "ol", "us", "ab", "is
 
 # One name in five is never given to a sound in training.
 HELD_OUT_NAMES = 5
-# Tries for each name that is wanted, after which there are not that many.
+# Draws without a new name, after which there are no more.
 _TRIES = 200
 
 
@@ -44,14 +44,15 @@ def invented_names(count: int, seed: int, taken: Collection[str] = (), held_out:
     refused = {word.casefold() for word in taken}
     draw = random.Random(f"names {seed}")
     names: dict[str, None] = {}
-    for _ in range(count * _TRIES):
-        if len(names) == count:
-            break
+    tries = 0
+    while len(names) < count:
         name = _name(draw)
-        if name not in refused and is_held_out_name(name) == held_out:
-            names[name] = None
-    if len(names) < count:
-        raise ValueError(f"There are no {count} invented names beside the {len(refused)} taken words: ask for fewer.")
+        if name not in names and name not in refused and is_held_out_name(name) == held_out:
+            names[name], tries = None, 0
+        elif (tries := tries + 1) == _TRIES:
+            raise ValueError(
+                f"There are no {count} invented names beside the {len(refused)} taken words: ask for fewer."
+            )
     return list(names)
 
 
