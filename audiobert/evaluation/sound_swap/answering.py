@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -17,8 +16,9 @@ from ...language_models.modes import in_evaluation_mode
 from ...modeling import AudioBertForMaskedLM
 from ...modeling.labels_audiobert import spoken
 from ..masked import is_audiobert
+from .answers import SwapAnswer
 from .choosing import Row, chosen_answers, end_of_run, question_rows
-from .questions import PARTS, Question, SoundSwap
+from .questions import PARTS, SoundSwap
 from .worlds import World, found_by_name, world_of
 
 END_TO_END = "end to end"
@@ -38,45 +38,6 @@ _HEARINGS: dict[str, Hearing] = {
     OTHER_SPAN: "other-span",
     BLIND_CLAP: "blind-clap",
 }
-
-
-@dataclass(frozen=True)
-class SwapAnswer:
-    """
-    The answer to one question.
-
-    Attributes:
-        question: what was asked.
-        predicted: the most probable of the part's answers; empty where several are as probable.
-        spans_found: for each span whether the model's detector found it, whole and apart from the other; None where it
-            did not look: the spans were given, audio was off, or the model has no detector.
-        heard_as: for each span the label of the first recording that was heard there, None where none was; None where
-            there were no recordings to hear.
-    """
-
-    question: Question
-    predicted: str
-    spans_found: tuple[bool, ...] | None = None
-    heard_as: tuple[str | None, ...] | None = None
-
-    @property
-    def correct(self) -> bool:
-        """Whether it follows the sound."""
-        return self.predicted == self.question.answer
-
-    @property
-    def follows(self) -> str:
-        """sound, name or neither."""
-        if self.correct:
-            return "sound"
-        return "name" if self.predicted and self.predicted == self.question.by_name else "neither"
-
-    @property
-    def recordings_found(self) -> tuple[bool, ...] | None:
-        """For each span whether the recording heard there is one that stands under the span's name."""
-        if self.heard_as is None:
-            return None
-        return tuple(label == span for label, span in zip(self.heard_as, self.question.spans, strict=True))
 
 
 def answer_questions(

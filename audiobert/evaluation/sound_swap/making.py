@@ -1,8 +1,8 @@
 """
 Making the questions out of what no training has heard: a knowledge base and its list of held-out labels and recordings.
 
-In the parts under invented names every sentence stands twice, in two worlds, with the two answers: who goes by the words
-has half of them right, whatever the words are, and every pair stands in both orders.
+In the parts under invented names every sentence stands twice, in two worlds, with the two answers: who goes by words
+alone has half of them right, whatever the words are. Every pair stands in both orders besides.
 """
 
 from __future__ import annotations
