@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, ClapTextModelWithProjection
+from transformers import AutoTokenizer, ClapTextModelWithProjection, PreTrainedModel
 
 
 class ClapTextTower(ClapTextModelWithProjection):
@@ -79,20 +79,33 @@ class QueryEncoder:
         return vector.cpu().numpy()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        # Without weights of its own: they would be drawn from the caller's random numbers.
-        with torch.device("meta"):
-            model = ClapTextModelWithProjection(copy.deepcopy(self.model.config))
-        stored = {name: value.to(self.stored_dtype) for name, value in self.model.state_dict().items()}
-        model.load_state_dict(stored, assign=True)
-        try:
-            model.save_pretrained(folder)
-        except SafetensorError as error:
-            raise OSError(f"the weights in {os.fspath(folder)} could not be written ({error}).") from error
+        save_weights(self.model, ClapTextModelWithProjection, self.stored_dtype, folder)
         if self.tokenizer.is_fast:
             # Encoding leaves its settings in the tokenizer; what is saved may not depend on what was asked before.
             self.tokenizer.backend_tokenizer.no_truncation()
             self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.save_pretrained(folder)
+
+
+def save_weights(
+    tower: PreTrainedModel, kind: type[PreTrainedModel], dtype: torch.dtype, folder: str | os.PathLike
+) -> None:
+    """Saves one of CLAP's towers as a model of this kind, in the dtype its weights were stored in.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    # Without weights of its own: they would be drawn from the caller's random numbers.
+    with torch.device("meta"):
+        model = kind(copy.deepcopy(tower.config))
+    weights = tower.state_dict().items()
+    # A count, as of the batches that a normalisation has seen, stays one.
+    stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights}
+    model.load_state_dict(stored, assign=True)
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(f"the weights in {os.fspath(folder)} could not be written ({error}).") from error
 
 
 def move_into_memory(model: nn.Module) -> None:
