@@ -28,6 +28,8 @@ def make_sound_swap_command(
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
 ) -> None:
     """Makes the questions that only who hears can answer, from recordings that no training has heard."""
+    from transformers import AutoTokenizer
+
     from ...listening.held_out import HeldOut
     from ...modeling import AudioBertKnowledgeBase
     from ...modeling.companions_audiobert import KNOWLEDGE_BASE_FOLDER
@@ -36,9 +38,10 @@ def make_sound_swap_command(
 
     if (check_output_folder(output) / SETTINGS_FILE).exists():
         raise ValueError(f"{output} holds questions already, which are written once: name another folder.")
-    inside = KNOWLEDGE_BASE_FOLDER if Path(knowledge_base, KNOWLEDGE_BASE_FOLDER).is_dir() else ""
-    sounds = AudioBertKnowledgeBase.from_pretrained(knowledge_base, subfolder=inside)
-    swap = make_sound_swap(sounds, HeldOut.load(held_out, sounds), seed)
+    is_model = Path(knowledge_base, KNOWLEDGE_BASE_FOLDER).is_dir()
+    words = AutoTokenizer.from_pretrained(knowledge_base).get_vocab() if is_model else ()
+    sounds = AudioBertKnowledgeBase.from_pretrained(knowledge_base, subfolder=KNOWLEDGE_BASE_FOLDER if is_model else "")
+    swap = make_sound_swap(sounds, HeldOut.load(held_out, sounds), seed, words)
     swap.save(output)
     counts = ", ".join(f"{part} {len(swap.part(part)):,}" for part in PARTS)
     err.print(f"wrote {len(swap.questions):,} questions to {output} ({counts})", highlight=False)

@@ -15,8 +15,8 @@ from .answers import NAME, NEITHER, SOUND, SwapAnswer
 from .questions import PARTS
 
 NOTE = (
-    "Intervals are drawn over the labels of the recordings, not over questions. Of the parts about pitch half is chance: "
-    "whatever is made of the words of unheard names and of a new sound, half of it is right."
+    "95 % intervals by bootstrap over the labels of the recordings, not over questions. Of unheard names and of a new "
+    "sound the words give exactly half, whatever is made of them. Blind CLAP is a control where it was trained so."
 )
 
 
@@ -39,7 +39,7 @@ class PartFigures:
     spans_found: float | None
     """Of the spans that are asked about, those that the detector found; None where it did not look."""
     recordings_found: float | None
-    """Of the same, those at which a recording was heard that stands under their name; None where none was looked for."""
+    """Those at which a recording was heard that stands under their name; None where none was looked for."""
 
 
 @dataclass(frozen=True)

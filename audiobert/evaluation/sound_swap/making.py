@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from statistics import median, quantiles
@@ -20,6 +20,7 @@ from ...data.auditorybench import PITCH_ANSWERS
 from ...listening.held_out import HeldOut
 from ...listening.names import invented_names
 from ...listening.phrasings import animal_sentence, pitch_sentence
+from ...modeling.labels_audiobert import spoken
 from .questions import (
     ANIMALS_BY_EAR,
     NEW_SOUND,
@@ -45,7 +46,9 @@ NEW_SOUNDS = 24
 COMPARED_WITH = 4
 
 
-def make_sound_swap(knowledge_base: AudioBertKnowledgeBase, held_out: HeldOut, seed: int = 0) -> SoundSwap:
+def make_sound_swap(
+    knowledge_base: AudioBertKnowledgeBase, held_out: HeldOut, seed: int = 0, words: Collection[str] = ()
+) -> SoundSwap:
     """
     The four parts, from recordings that are held out alone.
 
@@ -62,6 +65,8 @@ def make_sound_swap(knowledge_base: AudioBertKnowledgeBase, held_out: HeldOut, s
         knowledge_base: with `pitch_hz`.
         held_out: drawn from it.
         seed: of all draws; the same arguments give the same questions.
+        words: that mean something, such as a vocabulary's, so that they are no invented names. Those of the labels and
+            of the knowledge base's text tower are none either.
 
     Raises:
         ValueError: what is held out is not in the knowledge base, no recording of it has a pitch, or there are too few
@@ -71,7 +76,7 @@ def make_sound_swap(knowledge_base: AudioBertKnowledgeBase, held_out: HeldOut, s
     by_id = recordings_by_id(knowledge_base)
     pitched = _pitched(by_id.values(), held_out.labels)
     animals = [by_id[recording] for recording in held_out.recordings]
-    names = _Names(knowledge_base, seed)
+    names = _names(knowledge_base, 2 * UNHEARD_PAIRS + NEW_SOUNDS + len(animals), seed, words)
     draw = random.Random(f"sound swap {seed}")
     return SoundSwap(
         seed,
@@ -104,21 +109,12 @@ class _Pitched:
         return sorted(self.recordings, key=lambda one: (abs(math.log(_pitch(one) / self.median)), one.id))
 
 
-class _Names:
-    """Invented names, none given twice and none a word of the knowledge base."""
-
-    def __init__(self, knowledge_base: AudioBertKnowledgeBase, seed: int) -> None:
-        labels = {knowledge_base.recording(row).label for row in range(len(knowledge_base))}
-        words = {word for label in labels for word in re.split(r"[\s_-]+", label)}
-        # Its own text tower knows English words.
-        known = {str(token).lstrip("Ġ▁") for token in knowledge_base.query_encoder.tokenizer.get_vocab()}
-        self._taken = labels | words | known
-        self._seed = seed
-
-    def take(self, count: int) -> list[str]:
-        names = invented_names(count, self._seed, self._taken, held_out=True)
-        self._taken |= {*names, *(f"{name.removesuffix('e')}ing" for name in names)}
-        return names
+def _names(knowledge_base: AudioBertKnowledgeBase, count: int, seed: int, words: Collection[str]) -> Iterator[str]:
+    """Invented names, none given twice."""
+    labels = {knowledge_base.recording(row).label for row in range(len(knowledge_base))}
+    of_labels = {word for label in labels for word in re.split(r"[\s_-]+", label)}
+    known = {str(token).lstrip("Ġ▁") for token in knowledge_base.query_encoder.tokenizer.get_vocab()}
+    return iter(invented_names(count, seed, {*labels, *of_labels, *known, *words}, held_out=True))
 
 
 def _pitch(recording: Recording) -> float:
@@ -126,7 +122,7 @@ def _pitch(recording: Recording) -> float:
     return recording.pitch_hz
 
 
-def _pitched(recordings: Iterator[Recording] | Sequence[Recording], labels: Sequence[str]) -> list[_Pitched]:
+def _pitched(recordings: Iterable[Recording], labels: Sequence[str]) -> list[_Pitched]:
     by_label: dict[str, list[Recording]] = {label: [] for label in labels}
     for recording in recordings:
         if recording.label in by_label and recording.pitch_hz is not None:
@@ -156,16 +152,15 @@ def _answer(first: float, second: float) -> str:
 # --- the parts -------------------------------------------------------------------------------------------------------
 
 
-def _unheard_names(pitched: Sequence[_Pitched], names: _Names, draw: random.Random) -> Iterator[Question]:
+def _unheard_names(pitched: Sequence[_Pitched], names: Iterator[str], draw: random.Random) -> Iterator[Question]:
     pairs = _disjoint_pairs([one for label in pitched for one in label.recordings], draw)[:UNHEARD_PAIRS]
     if not pairs:
         raise ValueError(
             f"{_counted(pitched)} hold no two recordings of different labels whose pitches differ by more than "
             f"{CLOSE - 1:.0%}: hold out more labels."
         )
-    given = names.take(2 * len(pairs))
-    for number, pair in enumerate(pairs):
-        spans = given[2 * number : 2 * number + 2]
+    for pair in pairs:
+        spans = [next(names), next(names)]
         written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
         for world, (first, second) in enumerate((pair, pair[::-1])):
             yield from _both_orders(UNHEARD_NAMES, world, written, spans, (first, second))
@@ -204,7 +199,7 @@ def _swapped_recordings(pitched: Sequence[_Pitched], draw: random.Random) -> Ite
             sounds = heard[one.label], heard[other.label]
             by_sound, by_name = _answer(*map(_pitch, sounds)), _answer(one.median, other.median)
             if by_sound != by_name and _far(one, other) and _apart(*map(_pitch, sounds)) >= FAR:
-                spans = [_spoken(one.label), _spoken(other.label)]
+                spans = [spoken(one.label), spoken(other.label)]
                 written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
                 medians = one.median, other.median
                 yield from _both_orders(SWAPPED_RECORDINGS, world, written, spans, sounds, medians)
@@ -214,7 +209,7 @@ def _far(one: _Pitched, other: _Pitched) -> bool:
     return _apart(one.median, other.median) >= FAR
 
 
-def _new_sound(pitched: Sequence[_Pitched], names: _Names, draw: random.Random) -> Iterator[Question]:
+def _new_sound(pitched: Sequence[_Pitched], names: Iterator[str], draw: random.Random) -> Iterator[Question]:
     recordings = [one for label in pitched for one in label.recordings]
     chances = [(label, *_far_from(label, recordings)) for label in pitched]
     chances = [(label, below, above) for label, below, above in chances if below and above]
@@ -224,12 +219,13 @@ def _new_sound(pitched: Sequence[_Pitched], names: _Names, draw: random.Random) 
             "sound can be asked about: hold out more labels."
         )
     draw.shuffle(chances)
-    for number, name in enumerate(names.take(NEW_SOUNDS)):
+    for number in range(NEW_SOUNDS):
+        name = next(names)
         _, below, above = chances[number % len(chances)]
         low, high = draw.choice(below), draw.choice(above)
         fitting = [label for label, lower, higher in chances if low in lower and high in higher]
         for label in draw.sample(fitting, min(COMPARED_WITH, len(fitting))):
-            spans = [name, _spoken(label.label)]
+            spans = [name, spoken(label.label)]
             written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
             for side, new in enumerate((low, high)):
                 yield from _both_orders(NEW_SOUND, 2 * number + side, written, spans, (new, label.typical()[0]))
@@ -247,14 +243,14 @@ def _far_from(label: _Pitched, recordings: Sequence[Recording]) -> tuple[list[Re
     return below, above
 
 
-def _animals_by_ear(animals: Sequence[Recording], names: _Names, draw: random.Random) -> Iterator[Question]:
+def _animals_by_ear(animals: Sequence[Recording], names: Iterator[str], draw: random.Random) -> Iterator[Question]:
     if len({recording.label for recording in animals}) < 2:
         raise ValueError(
             f"The {len(animals)} animal recordings that are held out are not of two labels at least, between which one "
             "could choose: hold out more recordings."
         )
-    for recording, name in zip(animals, names.take(len(animals)), strict=True):
-        sentence, spans = animal_sentence(name, draw)
+    for recording in animals:
+        sentence, spans = animal_sentence(next(names), draw)
         yield Question(
             ANIMALS_BY_EAR,
             0,
@@ -262,7 +258,7 @@ def _animals_by_ear(animals: Sequence[Recording], names: _Names, draw: random.Ra
             tuple(spans),
             (recording.id,),
             (recording.label,),
-            _spoken(recording.label),
+            spoken(recording.label),
         )
 
 
@@ -294,8 +290,3 @@ def _counted(pitched: Sequence[_Pitched]) -> str:
     recordings = sum(len(label.recordings) for label in pitched)
     labels = "label" if len(pitched) == 1 else "labels"
     return f"The {recordings} recordings with a pitch of {len(pitched)} {labels} that are held out"
-
-
-def _spoken(label: str) -> str:
-    """As a sentence says it: data sets write labels with underscores."""
-    return label.replace("_", " ")

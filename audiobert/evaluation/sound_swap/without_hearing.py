@@ -1,4 +1,4 @@
-"""What is answered without any model: by the most frequent answer, and by what a linear classifier reads off the text."""
+"""What is answered without a language model: the most frequent answer, and what a linear classifier reads."""
 
 from __future__ import annotations
 
