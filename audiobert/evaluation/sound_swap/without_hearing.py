@@ -38,7 +38,7 @@ def linear_answers(swap: SoundSwap, train: Dataset) -> list[SwapAnswer]:
     Raises:
         ValueError: train has too few rows or answers of a task.
     """
-    answers = []
+    answers, learned_from = [], train.to_list()
     for part in PARTS:
         asked = swap.part(part)
         choices = {answer.casefold(): answer for answer in swap.answers(part)}
@@ -47,9 +47,8 @@ def linear_answers(swap: SoundSwap, train: Dataset) -> list[SwapAnswer]:
             for question in asked
         ]
         if rows:
-            known = train.filter(lambda row, choices=choices: row["answer"].casefold() in choices)
-            dataset = DatasetDict({TRAIN: known, "swap": _dataset(rows)})
-            found = linear_control(dataset, ["swap"])
+            known = [row for row in learned_from if row["answer"].casefold() in choices]
+            found = linear_control(DatasetDict({TRAIN: _dataset(known), "swap": _dataset(rows)}), ["swap"])
             answers += [SwapAnswer(one, choices[row.predicted]) for one, row in zip(asked, found, strict=True)]
     return answers
 
