@@ -218,13 +218,13 @@ def embeddings_at(
     is_heard: torch.Tensor, audio_embeds: torch.Tensor | None, audio_values: torch.Tensor | None, audio_model: ASTModel
 ) -> torch.Tensor:
     """The embedding of each span that bool `is_heard` `(batch, spans)` marks, float `(n, audio_hidden_size)`."""
-    if audio_values is not None:
-        heard = audio_values[is_heard.to(audio_values.device)]
-        return pooled(audio_model(heard.to(audio_model.dtype)).last_hidden_state)
-    if audio_embeds is None:
-        # Nothing is heard at all, as was checked with the arguments.
+    if audio_embeds is not None:
+        return audio_embeds[is_heard.to(audio_embeds.device)].to(is_heard.device)
+    if audio_values is None or not is_heard.any():
+        # An encoder takes no batch of nothing.
         return torch.zeros(0, audio_model.config.hidden_size, device=is_heard.device)
-    return audio_embeds[is_heard.to(audio_embeds.device)].to(is_heard.device)
+    heard = audio_values[is_heard.to(audio_values.device)]
+    return pooled(audio_model(heard.to(audio_model.dtype)).last_hidden_state)
 
 
 def standardized(audio: torch.Tensor, knowledge_base: AudioBertKnowledgeBase | None) -> torch.Tensor:
