@@ -7,12 +7,11 @@ alone has half of them right, whatever the words are. Every pair stands in both 
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import combinations
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
@@ -37,8 +36,9 @@ if TYPE_CHECKING:
 
 # Pitches closer than this are not asked about, as in the rows that models train on.
 CLOSE = 1.1
-# What is far apart: an octave.
+# What is far apart: sounds an octave, and names a fifth, by the median pitch of their recordings.
 FAR = 2.0
+NAMES_APART = 1.5
 UNHEARD_PAIRS = 100
 SWAPPED_WORLDS = 4
 NEW_SOUNDS = 24
@@ -54,11 +54,12 @@ def make_sound_swap(
 
     - unheard names: up to 100 pairs of recordings of two labels, each in one pair at most, whose pitches differ by more
       than 10 %, under two invented names; in both orders, and in a second world with the two names exchanged.
-    - swapped recordings: of the labels, those with a low pitch on the median exchange sounds with those with a high
-      one, so that each is an octave away from its partner at least. Asked is about every two labels whose names say the
-      one, an octave apart, and whose sounds the other; in four worlds, by other recordings near the median.
+    - swapped recordings: of the labels, those with a low median pitch exchange sounds with those with a high one. Asked
+      is about every two labels whose names say the one, as their medians are a fifth apart or more, and whose sounds
+      say the other, by an octave or more; in four worlds, with one sound for each label in each.
     - new sound: a recording under an invented name, alone added to the knowledge base, is compared with labels that
-      stay as they are. It is far below them, an octave and more, or in a second world far above them.
+      stay as they are. It is far below them, or in a second world far above them: an octave and more from the median of
+      the label, and beyond nine tenths of its recordings.
     - animals by ear: each recording of an animal that is held out, under an invented word for its sound.
 
     Args:
@@ -104,9 +105,9 @@ class _Pitched:
     def median(self) -> float:
         return median(self.pitches)
 
-    def typical(self) -> list[Recording]:
-        """Those nearest to the median come first."""
-        return sorted(self.recordings, key=lambda one: (abs(math.log(_pitch(one) / self.median)), one.id))
+    def typical(self) -> Recording:
+        """The one nearest to the median."""
+        return min(self.recordings, key=lambda one: (_apart(_pitch(one), self.median), one.id))
 
 
 def _names(knowledge_base: AudioBertKnowledgeBase, count: int, seed: int, words: Collection[str]) -> Iterator[str]:
@@ -184,29 +185,35 @@ def _disjoint_pairs(recordings: Sequence[Recording], draw: random.Random) -> lis
 def _swapped_recordings(pitched: Sequence[_Pitched], draw: random.Random) -> Iterator[Question]:
     ordered = sorted(pitched, key=lambda one: (one.median, one.label))
     half = len(ordered) // 2
-    partners = [pair for pair in zip(ordered[:half], ordered[-half:], strict=True) if _far(*pair)] if half else []
-    if not partners:
+    partners = [
+        (low, high)
+        for low, high in zip(ordered[:half], ordered[len(ordered) - half :], strict=True)
+        if high.median >= NAMES_APART * low.median
+    ]
+    asked = [pair for world in range(SWAPPED_WORLDS) for pair in _swapped_world(world, partners, draw)]
+    if not asked:
         raise ValueError(
-            f"{_counted(pitched)} hold no two labels an octave apart, so that no recordings can be swapped: hold out "
-            "more labels."
+            f"{_counted(pitched)} hold no two labels far enough apart in pitch to swap their recordings: hold out more "
+            "labels."
         )
-    sounds_of = {one.label: other for pair in partners for one, other in permutations(pair)}
-    chosen = [label for pair in partners for label in pair]
-    for world in range(SWAPPED_WORLDS):
-        typical = {label: sounds.typical() for label, sounds in sounds_of.items()}
-        heard = {label: found[world % len(found)] for label, found in typical.items()}
-        for one, other in combinations(chosen, 2):
-            sounds = heard[one.label], heard[other.label]
-            by_sound, by_name = _answer(*map(_pitch, sounds)), _answer(one.median, other.median)
-            if by_sound != by_name and _far(one, other) and _apart(*map(_pitch, sounds)) >= FAR:
-                spans = [spoken(one.label), spoken(other.label)]
-                written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
-                medians = one.median, other.median
-                yield from _both_orders(SWAPPED_RECORDINGS, world, written, spans, sounds, medians)
+    yield from asked
 
 
-def _far(one: _Pitched, other: _Pitched) -> bool:
-    return _apart(one.median, other.median) >= FAR
+def _swapped_world(
+    world: int, partners: Sequence[tuple[_Pitched, _Pitched]], draw: random.Random
+) -> Iterator[Question]:
+    heard = {}
+    for low, high in partners:
+        heard[low.label] = draw.choice([one for one in high.recordings if _pitch(one) >= high.median])
+        heard[high.label] = draw.choice([one for one in low.recordings if _pitch(one) <= low.median])
+    for one, other in combinations([label for pair in partners for label in pair], 2):
+        sounds = heard[one.label], heard[other.label]
+        pitches, medians = (_pitch(sounds[0]), _pitch(sounds[1])), (one.median, other.median)
+        far = _apart(*pitches) >= FAR and _apart(*medians) >= NAMES_APART
+        if far and _answer(*pitches) != _answer(*medians):
+            spans = [spoken(one.label), spoken(other.label)]
+            written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
+            yield from _both_orders(SWAPPED_RECORDINGS, world, written, spans, sounds, medians)
 
 
 def _new_sound(pitched: Sequence[_Pitched], names: Iterator[str], draw: random.Random) -> Iterator[Question]:
@@ -228,15 +235,15 @@ def _new_sound(pitched: Sequence[_Pitched], names: Iterator[str], draw: random.R
             spans = [name, spoken(label.label)]
             written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
             for side, new in enumerate((low, high)):
-                yield from _both_orders(NEW_SOUND, 2 * number + side, written, spans, (new, label.typical()[0]))
+                yield from _both_orders(NEW_SOUND, 2 * number + side, written, spans, (new, label.typical()))
 
 
 def _far_from(label: _Pitched, recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
     """
-    Recordings of other labels an octave and more from the median of this one's, and beyond the middle half of them: it
-    is as a whole that a label is higher or lower than one recording.
+    Recordings of other labels that are far below and far above this one, whichever of its recordings is heard, but for
+    a tenth of them at either end: some labels are sampled over all octaves.
     """
-    low, _, high = quantiles(label.pitches, n=4, method="inclusive") if len(label.pitches) > 1 else label.pitches * 3
+    low, *_, high = quantiles(label.pitches, n=10, method="inclusive") if len(label.pitches) > 1 else label.pitches * 2
     others = [one for one in recordings if one.label != label.label]
     below = [one for one in others if _pitch(one) < min(label.median / FAR, low / CLOSE)]
     above = [one for one in others if _pitch(one) > max(label.median * FAR, high * CLOSE)]

@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_pitches_that_stand_in_the_knowledge_base():
             assert (higher, lower) == (question.answer == "higher", question.answer == "lower")
 
 
-def test_names_that_are_swapped_say_the_contrary_of_what_sounds_and_both_by_an_octave():
+def test_names_that_are_swapped_say_the_contrary_of_what_sounds_and_both_clearly():
     by_id = recordings_by_id(sounding_knowledge_base())
     asked = tiny_sound_swap().part(SWAPPED_RECORDINGS)
     for question in asked:
@@ -64,7 +64,7 @@ def test_names_that_are_swapped_say_the_contrary_of_what_sounds_and_both_by_an_o
         named = [INSTRUMENTS[span.replace(" ", "_")] for span in question.spans]
         assert {question.answer, question.by_name} == {"higher", "lower"}
         assert (named[0] > named[1]) == (question.by_name == "higher")
-        assert max(heard) >= 2 * min(heard) and max(named) >= 2 * min(named)
+        assert max(heard) >= 2 * min(heard) and max(named) >= 1.5 * min(named)
     assert "double bass" in {span for question in asked for span in question.spans}
 
 
@@ -116,7 +116,7 @@ def test_the_same_seed_makes_the_same_questions_and_another_one_others():
     [
         (HeldOut(0, ("tuba", "ocarina"), ("cat-0.ogg",)), "not in the knowledge base: ocarina"),
         (HeldOut(0, ("tuba",), ("cat-0.ogg", "dog-0.ogg")), "two recordings of different labels"),
-        (HeldOut(0, ("tuba", "bassoon"), ("cat-0.ogg", "dog-0.ogg")), "no two labels an octave apart"),
+        (HeldOut(0, ("tuba", "bassoon"), ("cat-0.ogg", "dog-0.ogg")), "no two labels far enough apart"),
         (HeldOut(0, ("tuba", "piccolo"), ("cat-0.ogg", "dog-0.ogg")), "no new sound can be asked about"),
         (HeldOut(0, ("tuba", "oboe", "piccolo"), ("cat-0.ogg", "cat-1.ogg")), "not of two labels"),
         (HeldOut(0, ("rain",), ("cat-0.ogg", "dog-0.ogg")), "with `pitch_hz`"),
