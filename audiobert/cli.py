@@ -199,6 +199,7 @@ def explain_command(
 
 
 app.command("build-knowledge-base")(sounds_cli.build_knowledge_base_command)
+app.command("add-recordings")(sounds_cli.add_recordings_command)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

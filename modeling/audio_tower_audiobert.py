@@ -62,7 +62,10 @@ class AudioEncoder:
             return torch.nn.functional.normalize(output.audio_embeds, dim=-1)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        save_weights(self.model, ClapAudioModelWithProjection, self.stored_dtype, folder)
+        weights = self.model.state_dict().items()
+        # Indices and counts stay what they are.
+        stored = {name: w.to(self.stored_dtype) if w.is_floating_point() else w for name, w in weights}
+        save_weights(ClapAudioModelWithProjection, self.model.config, stored, folder)
         self.extractor.save_pretrained(folder)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, ClapTextModelWithProjection, PreTrainedModel
+from transformers import AutoTokenizer, ClapTextModelWithProjection, PreTrainedConfig, PreTrainedModel
 
 
 class ClapTextTower(ClapTextModelWithProjection):
@@ -79,7 +79,8 @@ class QueryEncoder:
         return vector.cpu().numpy()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        save_weights(self.model, ClapTextModelWithProjection, self.stored_dtype, folder)
+        stored = {name: value.to(self.stored_dtype) for name, value in self.model.state_dict().items()}
+        save_weights(ClapTextModelWithProjection, self.model.config, stored, folder)
         if self.tokenizer.is_fast:
             # Encoding leaves its settings in the tokenizer; what is saved may not depend on what was asked before.
             self.tokenizer.backend_tokenizer.no_truncation()
@@ -88,20 +89,13 @@ class QueryEncoder:
 
 
 def save_weights(
-    tower: PreTrainedModel, kind: type[PreTrainedModel], dtype: torch.dtype, folder: str | os.PathLike
+    kind: type[PreTrainedModel], config: PreTrainedConfig, weights: dict[str, torch.Tensor], folder: str | os.PathLike
 ) -> None:
-    """Saves one of CLAP's towers as a model of this kind, in the dtype its weights were stored in.
-
-    Raises:
-        OSError: they cannot be written.
-    """
+    """Saves these weights as a model of this kind; raises OSError if they cannot be written."""
     # Without weights of its own: they would be drawn from the caller's random numbers.
     with torch.device("meta"):
-        model = kind(copy.deepcopy(tower.config))
-    weights = tower.state_dict().items()
-    # A count, as of the batches that a normalisation has seen, stays one.
-    stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights}
-    model.load_state_dict(stored, assign=True)
+        model = kind(copy.deepcopy(config))
+    model.load_state_dict(weights, assign=True)
     try:
         model.save_pretrained(folder)
     except SafetensorError as error:

@@ -119,4 +119,4 @@ def with_sounds_exchanged(metadata: Any, rows: Sequence[int]) -> Any:
     return metadata.combine_chunks()
 
 
-__all__ = ["MEASURED_COLUMNS", "METADATA_COLUMNS", "Recording", "Retrieval"]
+__all__ = ["MEASURED_COLUMNS", "METADATA_COLUMNS", "SOUND_COLUMNS", "Recording", "Retrieval"]
