@@ -214,7 +214,7 @@ class BestRecording:
         self.feature_extractor = feature_extractor
         self._features = functools.lru_cache(maxsize=CACHED_FEATURES)(self._read)
 
-    def __call__(self, found: Sequence[int]) -> np.ndarray:
+    def __call__(self, found: Sequence[int], weights: Sequence[float] | None = None) -> np.ndarray:
         return self._features(found[0])
 
     def __reduce__(self) -> tuple:
