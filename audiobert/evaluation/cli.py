@@ -126,7 +126,7 @@ def evaluate_command(
         of_others = _given(method=method, prompt=prompt, **{"llm-url": llm_url})
         _refuse("the sound swap", {**of_benchmark, **of_others})
         load = partial(_load, kind=Kind.masked, dtype=dtype, device_map=device_map, device=device)
-        where = {"questions": questions, "data": data, "save": save, "batch_size": batch_size}
+        where: dict[str, Any] = {"questions": questions, "data": data, "save": save, "batch_size": batch_size}
         print_figures(sound_swap_cli.ask(model, control or [], load, controls=controls, **where), output_format)
         return
     _refuse("AuditoryBench", _given(questions=questions, control=control))

@@ -79,7 +79,7 @@ def load_answers(path: str | Path) -> dict[str, list[SwapAnswer]]:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                values = {
+                values: dict[str, Any] = {
                     name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(line).items()
                 }
                 own = {name: values.pop(name) for name in ("predicted", "spans_found", "heard_as")}

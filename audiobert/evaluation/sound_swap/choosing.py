@@ -32,7 +32,7 @@ def question_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sw
             answer of a question can be written in the vocabulary.
     """
     limit = context_length(model)
-    rows = []
+    rows: list[Row] = []
     for part in PARTS:
         numbers = [number for number, question in enumerate(swap.questions) if question.part == part]
         choices = swap.answers(part)

@@ -161,8 +161,8 @@ def _unheard_names(pitched: Sequence[_Pitched], names: Iterator[str], draw: rand
             f"{CLOSE - 1:.0%}: hold out more labels."
         )
     for pair in pairs:
-        spans = [next(names), next(names)]
-        written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
+        spans = next(names), next(names)
+        written = _written(spans, draw)
         for world, (first, second) in enumerate((pair, pair[::-1])):
             yield from _both_orders(UNHEARD_NAMES, world, written, spans, (first, second))
 
@@ -211,8 +211,8 @@ def _swapped_world(
         pitches, medians = (_pitch(sounds[0]), _pitch(sounds[1])), (one.median, other.median)
         far = _apart(*pitches) >= FAR and _apart(*medians) >= NAMES_APART
         if far and _answer(*pitches) != _answer(*medians):
-            spans = [spoken(one.label), spoken(other.label)]
-            written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
+            spans = spoken(one.label), spoken(other.label)
+            written = _written(spans, draw)
             yield from _both_orders(SWAPPED_RECORDINGS, world, written, spans, sounds, medians)
 
 
@@ -232,8 +232,8 @@ def _new_sound(pitched: Sequence[_Pitched], names: Iterator[str], draw: random.R
         low, high = draw.choice(below), draw.choice(above)
         fitting = [label for label, lower, higher in chances if low in lower and high in higher]
         for label in draw.sample(fitting, min(COMPARED_WITH, len(fitting))):
-            spans = [name, spoken(label.label)]
-            written = [pitch_sentence(*order, draw)[0] for order in (spans, spans[::-1])]
+            spans = name, spoken(label.label)
+            written = _written(spans, draw)
             for side, new in enumerate((low, high)):
                 yield from _both_orders(NEW_SOUND, 2 * number + side, written, spans, (new, label.typical()))
 
@@ -269,18 +269,24 @@ def _animals_by_ear(animals: Sequence[Recording], names: Iterator[str], draw: ra
         )
 
 
+def _written(spans: tuple[str, str], draw: random.Random) -> tuple[str, str]:
+    """Two sentences, the second with the spans in the other order."""
+    first, second = spans
+    return pitch_sentence(first, second, draw)[0], pitch_sentence(second, first, draw)[0]
+
+
 def _both_orders(
     part: str,
     world: int,
-    written: Sequence[str],
-    spans: Sequence[str],
+    written: tuple[str, str],
+    spans: tuple[str, str],
     sounds: tuple[Recording, Recording],
     medians: tuple[float, float] | None = None,
 ) -> Iterator[Question]:
     """A pair as it stands in the two sentences: the first span first, then the second; by name it is its median."""
     for sentence, order in zip(written, ((0, 1), (1, 0)), strict=True):
         heard = [sounds[place] for place in order]
-        by_name = _answer(*(medians[place] for place in order)) if medians else None
+        by_name = _answer(medians[order[0]], medians[order[1]]) if medians else None
         yield Question(
             part,
             world,
@@ -288,7 +294,7 @@ def _both_orders(
             tuple(spans[place] for place in order),
             tuple(one.id for one in heard),
             tuple(one.label for one in heard),
-            _answer(*map(_pitch, heard)),
+            _answer(_pitch(heard[0]), _pitch(heard[1])),
             by_name,
         )
 

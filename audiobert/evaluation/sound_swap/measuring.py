@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,7 +47,7 @@ def answers_of_all(
     beside = {MAJORITY: majority_answers(swap)}
     if train is not None:
         beside = {LINEAR: linear_answers(swap, train), **beside}
-    how = {"batch_size": batch_size, "seed": seed, "progress": progress}
+    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
     answers = answer_questions(*model, swap, listeners=listeners, **how)
     for name, control in (controls or {}).items():
         found = answer_questions(*control, swap, listeners=(END_TO_END, BLIND_CLAP), **how)
