@@ -213,6 +213,7 @@ def explain_command(
 
 app.command("build-knowledge-base")(sounds_cli.build_knowledge_base_command)
 app.command("add-recordings")(sounds_cli.add_recordings_command)
+app.command("evaluate-retrieval")(sounds_cli.evaluate_retrieval_command)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from ..console import out, plain_errors
+from ..console import Format, out, plain_errors, print_figures
 
 
 class Pooling(str, Enum):
@@ -86,6 +86,25 @@ def add_recordings_command(
     report = grow_checkpoint(model, audio_dir, output)
     out.print(f"{len(report.added)} recordings added; the knowledge base in {output} holds {report.count}.")
     _show_skipped(report.skipped)
+
+
+@plain_errors
+def evaluate_retrieval_command(
+    model: Annotated[str, typer.Argument(help="An AudioBERT or a knowledge base, a folder or a Hub id.")],
+    spans: Annotated[
+        Path | None, typer.Option(help="CSV with the columns span and labels (separated by ;), in place of ours.")
+    ] = None,
+    output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.table,
+) -> None:
+    """Measures how often a span finds a recording with a right label, by sound and by name."""
+    from ..modeling.companions_audiobert import KNOWLEDGE_BASE_FOLDER, has_knowledge_base
+    from ..modeling.knowledge_audiobert import AudioBertKnowledgeBase
+    from .retrieval import measure_retrieval, read_labelled_spans
+
+    asked = None if spans is None else read_labelled_spans(spans)
+    subfolder = KNOWLEDGE_BASE_FOLDER if has_knowledge_base(model, KNOWLEDGE_BASE_FOLDER) else ""
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(model, subfolder=subfolder)
+    print_figures(measure_retrieval(knowledge_base, asked), output_format)
 
 
 def _opened(name: str, split: str) -> Any:
