@@ -5,6 +5,7 @@ comes out of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,9 +117,11 @@ def look_up(
     if any(near):
         mask[positions.cpu() >= 0] = torch.tensor(near)
         heard = [retrieval for retrieval, is_heard in zip(found, near, strict=True) if is_heard]
-        embeds[mask] = torch.stack(
-            [weighted_mean(knowledge_base.audio_embeds(r.indices), recording_weights(r, config)) for r in heard]
-        )
+        # All of them are fetched at once, as that takes longer than the means.
+        stored = knowledge_base.audio_embeds([index for retrieval in heard for index in retrieval.indices])
+        of_spans = stored.split([len(retrieval.indices) for retrieval in heard])
+        weights = [recording_weights(retrieval, config) for retrieval in heard]
+        embeds[mask] = torch.stack([*map(weighted_mean, of_spans, weights)])
     return looked_up, embeds.to(positions.device), mask.to(positions.device)
 
 
@@ -135,9 +138,12 @@ def recording_weights(retrieval: Retrieval, config: AudioBertConfig) -> list[flo
     """
     if config.retrieval_temperature is None:
         return None
-    similarities = torch.tensor([recording.similarity for recording in retrieval.recordings], dtype=torch.float64)
+    similarities = [recording.similarity or 0.0 for recording in retrieval.recordings]
     # Less the largest before the division: a temperature close to 0 would make all of them infinite.
-    return ((similarities - similarities.max()) / config.retrieval_temperature).softmax(0).tolist()
+    best = max(similarities)
+    powers = [math.exp((similarity - best) / config.retrieval_temperature) for similarity in similarities]
+    total = sum(powers)
+    return [power / total for power in powers]
 
 
 def weighted_mean(embeds: torch.Tensor, weights: Sequence[float] | None = None) -> torch.Tensor:

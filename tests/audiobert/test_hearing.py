@@ -2,6 +2,7 @@
 
 from collections import Counter
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from datasets import Dataset
 from audiobert import AudioBertForMaskedLM
 from audiobert.data.auditorybench import FEATURES
 from audiobert.data.batches import AudioBertDataCollator, HearingCollator, tokenize_auditorybench
+from audiobert.evaluation.cli import Heard
 from audiobert.evaluation.masked import evaluate_model
-from audiobert.hearing import audible_rows, blind_embeddings, detect, hear, right_label
+from audiobert.hearing import Hearing, audible_rows, blind_embeddings, detect, hear, right_label
 from audiobert.modeling.injection_audiobert import standardized
 
 from audio_fixtures import tiny_knowledge_base
@@ -338,6 +340,10 @@ def test_blind_clap_is_heard_in_training_and_evaluation_and_is_silent_where_reco
         handle.remove()
     assert result.hearing == "blind-clap"
     assert torch.allclose(torch.cat(heard), torch.from_numpy(expected), atol=1e-5)
+
+
+def test_the_commands_offer_every_way_to_hear():
+    assert [choice.value for choice in Heard] == list(get_args(Hearing))
 
 
 def test_a_model_without_a_threshold_hears_blind_clap_at_every_span(model):
