@@ -55,12 +55,13 @@ def answer_questions(
 
     Of an AudioBERT that hears there are several listeners:
 
-    - end to end: it detects the spans, looks them up and hears what it finds, as in use; by their labels too, where its
+    - end to end: it detects the spans, looks them up and hears what it finds, as in use; by their labels, where its
       knowledge base finds recordings by sound alone, as nothing else finds a word that nobody ever said.
     - recordings given: it is told where the spans are, and hears the recording that the question names.
     - nothing injected: it detects the spans, so that its adapter is on, but nothing is heard.
     - audio off: the answers of the BERT inside.
-    - random recordings, another span's: see `audiobert.hearing.hear`.
+    - random recordings, another span's: see `audiobert.hearing.hear`. Where the detector finds the same text in all
+      sentences of a world, so that there is no other span, nothing is heard.
     - blind CLAP: as there. It is a fair control of a model that was trained so; of any other it shows what the model
       makes of a sound that is none.
 
@@ -137,13 +138,14 @@ def _knowledge_base_kept(model: AudioBertForMaskedLM) -> Iterator[None]:
 
 def _listen(model: AudioBertForMaskedLM, rows: Sequence[Row], listener: str, world: World, seed: int) -> None:
     """Puts into each row, whose spans are those detected, what this listener goes by."""
-    if listener in _HEARINGS:
+    no_other_span = listener == OTHER_SPAN and len({text for row in rows for text in row["span_texts"]}) == 1
+    if listener in _HEARINGS and not no_other_span:
         hear(model, rows, _HEARINGS[listener], seed)
         return
     for row in rows:
         if listener == AUDIO_OFF:
             row["audio_positions"], row["span_texts"] = [], []
-        elif listener == NOTHING_INJECTED:
+        elif listener == NOTHING_INJECTED or no_other_span:
             row["recordings"] = [[] for _ in row["audio_positions"]]
         else:
             row["audio_positions"], row["span_texts"] = [start for start, _ in row["gold"]], list(row["spans"])

@@ -61,6 +61,7 @@ def ask(
     """What `audiobert evaluate MODEL --sound-swap` prints."""
     from ...data.auditorybench import load_auditorybench
     from ...files import sha256_of
+    from ...listening.held_out import HELD_OUT_FILE, HeldOut
     from .answering import END_TO_END, GIVEN, LISTENERS
     from .answers import save_answers
     from .figures import sound_swap_report
@@ -70,6 +71,10 @@ def ask(
     beside = dict(map(_named_model, control))
     folder = questions or Path(model, SOUND_SWAP_FOLDER)
     swap = SoundSwap.load(folder)
+    if (held_out := Path(model, HELD_OUT_FILE)).is_file():
+        swap.check_held_out(HeldOut.load(held_out), folder)
+    else:
+        err.print(f"{model} has no {HELD_OUT_FILE}: whether it was trained on these recordings is not known.")
     train = load_auditorybench(data)["train"] if data is not None else None
     loaded = load(model)
     answers = answers_of_all(
@@ -99,5 +104,12 @@ def _named_model(text: str) -> tuple[str, str]:
 
 
 def _how_it_hears(model: PreTrainedModel) -> dict[str, Any]:
+    from ..masked import is_audiobert
+    from .worlds import found_by_name
+
+    if not is_audiobert(model):
+        return {}
     names = ("injection", "retrieval_top_k", "retrieval_temperature", "retrieval_min_similarity", "standardize_audio")
-    return {name: getattr(model.config, name) for name in names if hasattr(model.config, name)}
+    sounds = model.knowledge_base
+    retrieval = {} if sounds is None else {"retrieval": found_by_name(sounds).config.retrieval}
+    return {**{name: getattr(model.config, name) for name in names}, **retrieval}

@@ -12,6 +12,7 @@ from ...data.auditorybench import MASK, PITCH_ANSWERS
 from ...files import sha256_of, whole_file
 
 if TYPE_CHECKING:
+    from ...listening.held_out import HeldOut
     from ...modeling import AudioBertKnowledgeBase
     from ...modeling.knowledge_audiobert import Recording
 
@@ -150,6 +151,20 @@ class SoundSwap:
                     f"{by_id[recording].label!r}. {_MAKE}"
                 )
 
+    def check_held_out(self, held_out: HeldOut, where: str | Path) -> None:
+        """
+        Raises:
+            ValueError: with `where`, if a recording that is asked about was not held out, so that it may be known.
+        """
+        labels, recordings = set(held_out.labels), set(held_out.recordings)
+        for question in self.questions:
+            for recording, label in zip(question.recordings, question.labels, strict=True):
+                if recording not in recordings and label not in labels:
+                    raise ValueError(
+                        f"{where} asks about {recording} ({label}), which the model's list of what is held out does "
+                        f"not name: training may have heard it. {_MAKE}"
+                    )
+
 
 def recordings_by_id(knowledge_base: AudioBertKnowledgeBase) -> dict[str, Recording]:
     return {
@@ -169,7 +184,10 @@ def _line(question: Question) -> str:
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no questions of the sound swap: there is no {path.name}. {_MAKE}")
+        raise FileNotFoundError(
+            f"{folder} holds no questions of the sound swap: there is no {path.name} in it. Make them with `audiobert "
+            "make-sound-swap`, or name their folder (`--questions`)."
+        )
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         known = settings["format"] == FORMAT

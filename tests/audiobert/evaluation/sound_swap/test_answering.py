@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from swap_fixtures import answers_by, perfect_listener, reader, spotting_audiobert, tiny_sound_swap
@@ -112,6 +114,14 @@ def test_two_spans_that_are_taken_for_one_count_as_not_found(model):
     parts = figures_of(model, (END_TO_END,), some_questions())
     assert parts[UNHEARD_NAMES][END_TO_END].spans_found == 0
     assert parts[ANIMALS_BY_EAR][END_TO_END].spans_found == 1
+
+
+def test_where_the_detector_finds_one_text_alone_another_spans_sound_is_none(model, monkeypatch):
+    monkeypatch.setattr(choosing, "answer_logits", answers_by(perfect_listener))
+    detect_all = model.detect_spans
+    model.detect_spans = lambda *given: [[replace(span, text="it") for span in row] for row in detect_all(*given)]
+    parts = figures_of(model, (OTHER_SPAN,), some_questions())
+    assert all(parts[part][OTHER_SPAN].neither == 1 for part in PARTS)
 
 
 def test_a_real_model_answers_as_all_listeners_and_differently_with_other_sounds(model):

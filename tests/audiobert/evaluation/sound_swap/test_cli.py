@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from swap_fixtures import held_out_of_all, sounding_knowledge_base
+from swap_fixtures import few_questions, held_out_of_all, sounding_knowledge_base
 from typer.testing import CliRunner
 
 from audiobert.cli import app
@@ -22,6 +25,10 @@ def run(*arguments: object) -> SimpleNamespace:
     return SimpleNamespace(code=result.exit_code, out=result.stdout, all=" ".join(result.output.split()))
 
 
+def asked_of(model: Path) -> int:
+    return len(SoundSwap.load(model / SOUND_SWAP_FOLDER).questions)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A model with its list of what is held out and its questions."""
@@ -30,9 +37,10 @@ def saved(tmp_path_factory):
     model.set_knowledge_base(sounding_knowledge_base())
     model.save_pretrained(folder)
     held_out_of_all().save(folder / HELD_OUT_FILE)
-    made = run("make-sound-swap", folder, folder / HELD_OUT_FILE, folder / SOUND_SWAP_FOLDER)
+    with few_questions(UNHEARD_PAIRS=3, SWAPPED_WORLDS=1, NEW_SOUNDS=1):
+        made = run("make-sound-swap", folder, folder / HELD_OUT_FILE, folder / SOUND_SWAP_FOLDER)
     assert made.code == 0, made.all
-    assert "412 questions" in made.all
+    assert "(unheard names 12, " in made.all
     return folder
 
 
@@ -70,7 +78,21 @@ def test_a_saved_model_is_asked_with_its_controls_and_every_answer_is_kept(saved
     assert report["parts"]["unheard names"]["plain, text alone"]["follows_sound"] == 0.5
     assert report["settings"]["controls"] == {"plain": "bert"}
     assert report["settings"]["retrieval_top_k"] == 1
-    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 412 * len(listeners)
+    assert report["settings"]["retrieval"] == "label"
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == asked_of(saved) * len(listeners)
+
+
+def test_questions_about_what_training_may_have_heard_are_refused_and_a_model_without_a_list_is_said(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "model")
+    held_out = held_out_of_all()
+    replace(held_out, labels=held_out.labels[1:]).save(tmp_path / "model" / HELD_OUT_FILE)
+    asked = run("evaluate", tmp_path / "model", "--sound-swap")
+    assert asked.code == 1
+    assert f"({held_out.labels[0]}), which the model's list of what is held out does not name" in asked.all
+    (tmp_path / "model" / HELD_OUT_FILE).unlink()
+    asked = run("evaluate", tmp_path / "model", "--sound-swap", "--no-controls")
+    assert asked.code == 0, asked.all
+    assert "whether it was trained on these recordings is not known" in asked.all
 
 
 def test_a_model_is_asked_as_a_table_with_fewer_controls(saved):
