@@ -420,10 +420,116 @@ def test_datasets_that_cannot_be_read() -> None:
         read_recordings(DatasetDict({"train": dataset, "test": dataset}))
     with pytest.raises(ValueError, match="needs one Audio column"):
         read_recordings(dataset)
-    with pytest.raises(TypeError, match="got list"):
+    with pytest.raises(TypeError, match="got int"):
         read_recordings([1, 2])
     audio = Dataset.from_dict(
         {"audio": [None], "name": ["dog"]}, features=Features({"audio": Audio(), "name": Value("string")})
     )
     with pytest.raises(ValueError, match="no column label or caption"):
         read_recordings(audio)
+
+
+# --- several folders, measured, found by name, carrying CLAP ---------------------------------------------------------
+
+
+def test_several_folders_make_one_knowledge_base(encoders: dict[str, Path], built: Path, tmp_path: Path) -> None:
+    one = write_recordings(tmp_path / "one", ROWS[:3])
+    more = [{**row, "file_name": f"more/{row['file_name']}"} for row in ROWS[3:5]]
+    other = write_recordings(tmp_path / "other", more)
+    build_knowledge_base([one, other], tmp_path / "out", without_sources=["B"], **encoders)
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+    kept = [row for row in [*ROWS[:3], *more] if row["source"] != "B"]
+    assert [knowledge_base.recording(i).id for i in range(3)] == [row["file_name"] for row in kept]
+    everything = AudioBertKnowledgeBase.from_pretrained(built / "out")
+    assert torch.equal(knowledge_base.audio_embeds([0]), everything.audio_embeds([0]))
+
+    write_recordings(tmp_path / "double", ROWS[2:4])
+    with pytest.raises(ValueError, match=r"double names the recording 'high/2.wav', as .*one does; every id"):
+        build_knowledge_base([one, tmp_path / "double"], tmp_path / "refused", **encoders)
+    with pytest.raises(ValueError, match=r"one, .*other has no recordings of the sources \['D'\]"):
+        build_knowledge_base([one, other], tmp_path / "refused", without_sources=["D"], **encoders)
+    with pytest.raises(ValueError, match="holds no recordings of these sources"):
+        build_knowledge_base(one, tmp_path / "refused", without_sources=["A", "B", "C"], **encoders)
+    assert not (tmp_path / "refused.partial").exists()
+
+
+TOWER = ("config.json", "model.safetensors", "preprocessor_config.json")
+MEASURED_ROWS = [
+    {"file_name": "noted.wav", "label": "horn", "pitch_note": "A4"},
+    {"file_name": "tone.wav", "label": "tone", "pitch_note": ""},
+    {"file_name": "silent.wav", "label": "nothing", "pitch_note": ""},
+]
+
+
+@pytest.fixture(scope="module")
+def measurable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_recordings(tmp_path_factory.mktemp("measurable") / "audio", MEASURED_ROWS)
+    soundfile.write(folder / "silent.wav", np.zeros(8000), 16000)
+    return folder
+
+
+def test_a_measured_knowledge_base_says_how_its_recordings_sound(
+    encoders: dict[str, Path], measurable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_knowledge_base(measurable, tmp_path / "out", measure=True, **encoders)
+    noted, measured, silent = (
+        AudioBertKnowledgeBase.from_pretrained(tmp_path / "out").recording(row) for row in range(3)
+    )
+    assert noted.pitch_hz == 440
+    assert measured.pitch_hz == pytest.approx(600, rel=0.01)
+    assert (silent.pitch_hz, silent.voiced_seconds, silent.brightness_hz) == (None, 0, None)
+    assert measured.brightness_hz == pytest.approx(600, rel=0.1)
+
+    # Cut off within the second shard, it goes on to the same bytes; and not with other settings.
+    embed = building.AudioEncoders.__call__
+
+    def cut_off(self: building.AudioEncoders, recording: building.SourceRecording) -> tuple:
+        if recording.id == "silent.wav":
+            raise KeyboardInterrupt
+        return embed(self, recording)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building.AudioEncoders, "__call__", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            build_knowledge_base(measurable, tmp_path / "resumed", measure=True, **encoders)
+    with pytest.raises(ValueError, match="other recordings, encoders or settings"):
+        build_knowledge_base(measurable, tmp_path / "resumed", **encoders)
+    assert build_knowledge_base(measurable, tmp_path / "resumed", measure=True, **encoders).resumed == 2
+    assert content(tmp_path / "resumed") == content(tmp_path / "out")
+
+
+def test_what_is_not_measured_is_not_in_it(built: Path) -> None:
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(built / "out")
+    assert knowledge_base.metadata.column_names == ["id", "label", "source", "license", "seconds"]
+    assert knowledge_base.recording(0).pitch_hz is None
+
+
+def test_a_note_that_is_none_is_told_before_the_work(
+    encoders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = write_recordings(tmp_path / "audio", [{"file_name": "a.wav", "label": "horn", "pitch_note": "H4"}])
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "AudioEncoders", None)
+        with pytest.raises(ValueError, match="pitch_note of the recording 'a.wav': 'H4' is no note"):
+            build_knowledge_base(audio, tmp_path / "out", measure=True, **encoders)
+    # Who measures nothing needs no note.
+    assert build_knowledge_base(audio, tmp_path / "out", **encoders).count == 1
+
+
+def test_built_to_be_found_by_name_and_to_grow(encoders: dict[str, Path], built: Path, tmp_path: Path) -> None:
+    build_knowledge_base(built / "audio", tmp_path / "out", retrieval="both", carry_clap=True, **encoders)
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+    assert knowledge_base.config.retrieval == "both"
+    assert knowledge_base.label_vectors.labels == ("high", "low")
+    assert knowledge_base.audio_encoder().width == 8
+    # All else is as it is without.
+    more = {"config.json", "label_vectors.safetensors", *(f"audio_encoder/{name}" for name in TOWER)}
+    assert {name: data for name, data in content(tmp_path / "out").items() if name not in more} == {
+        name: data for name, data in content(built / "out").items() if name != "config.json"
+    }
+    with pytest.raises(ValueError, match=r"one of \['audio', 'label', 'both'\]"):
+        build_knowledge_base(built / "audio", tmp_path / "other", retrieval="name", **encoders)
+    with pytest.raises(ValueError, match="someone/clap is a checkpoint of the Hub"):
+        build_knowledge_base(
+            built / "audio", tmp_path / "other", clap="someone/clap", ast=encoders["ast"], carry_clap=True
+        )
