@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .knowledge_files_audiobert import METADATA_FILE, REBUILD
 
 METADATA_COLUMNS = ("id", "label", "source", "license", "seconds")
@@ -65,12 +67,11 @@ def columns_of(metadata: Any) -> dict[str, list[Any]]:
     if missing:
         raise ValueError(f"{METADATA_FILE} lacks the columns {missing}; it has {metadata.column_names}. {REBUILD}")
     measured = [name for name in MEASURED_COLUMNS if name in metadata.column_names]
-    columns = {name: metadata.column(name).to_pylist() for name in (*METADATA_COLUMNS, *measured)}
     for name in measured:
-        bad = [value for value in columns[name] if value is not None and not is_number(value)]
-        if bad:
-            raise ValueError(f"the column {name} of {METADATA_FILE} holds {bad[0]!r} where a number is due. {REBUILD}")
-    return columns
+        values = metadata.column(name).drop_null().to_numpy()
+        if len(values) and (values.dtype.kind not in "fiu" or not np.isfinite(values).all()):
+            raise ValueError(f"the column {name} of {METADATA_FILE} holds what is no number. {REBUILD}")
+    return {name: metadata.column(name).to_pylist() for name in (*METADATA_COLUMNS, *measured)}
 
 
 def is_number(value: object) -> bool:
@@ -99,13 +100,15 @@ def with_rows(metadata: Any, recordings: Sequence[Recording]) -> Any:
     for name in MEASURED_COLUMNS:
         if name not in metadata.column_names and any(getattr(recording, name) is not None for recording in recordings):
             metadata = metadata.append_column(name, pyarrow.nulls(metadata.num_rows, pyarrow.float64()))
-    fields = {field.name for field in dataclasses.fields(Recording)}
+    known = {field.name for field in dataclasses.fields(Recording)}
     rows = [
-        {name: getattr(recording, name) if name in fields else None for name in metadata.column_names}
+        {name: getattr(recording, name) if name in known else None for name in metadata.column_names}
         for recording in recordings
     ]
-    # Without the notes that other programs leave in a schema: the rows of the two have to agree in types alone.
-    schema = metadata.schema.remove_metadata()
+    # Without the notes that other programs leave in a schema, and with numbers where so far all was null.
+    number = pyarrow.float64()
+    fields = [field.with_type(number) if field.name in SOUND_COLUMNS else field for field in metadata.schema]
+    schema = pyarrow.schema(fields)
     added = pyarrow.Table.from_pylist(rows, schema=schema)
     return pyarrow.concat_tables([metadata.cast(schema), added]).combine_chunks()
 

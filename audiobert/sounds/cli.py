@@ -26,9 +26,7 @@ class Retrieval(str, Enum):
 
 @plain_errors
 def build_knowledge_base_command(
-    source: Annotated[
-        list[str], typer.Argument(metavar="AUDIO...", help="Folders with metadata.csv, or Hub datasets.")
-    ],
+    source: Annotated[list[str], typer.Argument(metavar="AUDIO", help="Folders with metadata.csv, or Hub datasets.")],
     output: Annotated[Path, typer.Argument(help="Folder to write to; it may not be there yet.")],
     clap: Annotated[str, typer.Option(help="CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
     ast: Annotated[str, typer.Option(help="AST: a folder or a Hub id.")] = "MIT/ast-finetuned-audioset-10-10-0.4593",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
 from tqdm.auto import tqdm
 
 from ..modeling.companions_audiobert import KNOWLEDGE_BASE_FOLDER
@@ -135,7 +136,7 @@ def grow_checkpoint(
     out = Path(out)
     check_out(out, "model")
     read_recordings(audio_dir)
-    folder = Path(checkpoint if os.path.isdir(checkpoint) else snapshot_download(str(checkpoint)))
+    folder = _folder_of(checkpoint)
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{out} lies inside the model that is copied, {folder}: name a folder outside.")
     with _aside(out) as grown:
@@ -147,6 +148,17 @@ def grow_checkpoint(
         if report.skipped:
             write_skipped(grown / KNOWLEDGE_BASE_FOLDER / SKIPPED_FILE, report.skipped)
     return report
+
+
+def _folder_of(checkpoint: str | os.PathLike) -> Path:
+    if os.path.isdir(checkpoint):
+        return Path(checkpoint)
+    try:
+        return Path(snapshot_download(str(checkpoint)))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise OSError(
+            f"there is no folder {checkpoint} here, and no such model could be loaded from the Hub ({error})."
+        ) from error
 
 
 @contextmanager

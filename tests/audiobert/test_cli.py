@@ -86,16 +86,8 @@ def test_json_with_several_prompts(folder):
     assert heard["prompt"] == AUDITORY
     assert (heard["spans"][0]["start"], heard["spans"][0]["end"]) == (0, 4)
     assert set(heard["spans"][0]["span"]["recordings"][0]) == {
-        "id",
-        "label",
-        "source",
-        "license",
-        "seconds",
-        "similarity",
-        "pitch_hz",
-        "voiced_seconds",
-        "brightness_hz",
-        "found_by",
+        *("id", "label", "source", "license", "seconds", "similarity"),
+        *("pitch_hz", "voiced_seconds", "brightness_hz", "found_by"),
     }
     assert heard["spans"][0]["span"]["injected"] is True
     assert heard["min_similarity"] is None

@@ -176,9 +176,14 @@ def test_by_name_an_exchanged_sound_is_found_where_the_name_is(named: AudioBertK
 
 def test_a_measured_column_that_holds_no_numbers_is_told() -> None:
     plain = tiny_knowledge_base()
-    table = plain.metadata.append_column("brightness_hz", pyarrow.array(["bright"] * 12))
-    with pytest.raises(ValueError, match="brightness_hz of metadata.parquet holds 'bright' where a number is due"):
-        AudioBertKnowledgeBase(plain.config, plain.index, plain.audio_embeddings, table, plain.query_encoder)
+    for values in (["bright"] * 12, [1.0, float("nan")] * 6, [None, float("inf")] * 6):
+        table = plain.metadata.append_column("brightness_hz", pyarrow.array(values))
+        with pytest.raises(ValueError, match="brightness_hz of metadata.parquet holds what is no number"):
+            AudioBertKnowledgeBase(plain.config, plain.index, plain.audio_embeddings, table, plain.query_encoder)
+    table = plain.metadata.append_column("brightness_hz", pyarrow.nulls(12))
+    silent = AudioBertKnowledgeBase(plain.config, plain.index, plain.audio_embeddings, table, plain.query_encoder)
+    grown = silent.with_recordings(unit(), torch.ones(1, 6), [recording(brightness_hz=900.0)])
+    assert [grown.recording(row).brightness_hz for row in (0, 12)] == [None, 900.0]
 
 
 # --- CLAP's audio tower ----------------------------------------------------------------------------------------------

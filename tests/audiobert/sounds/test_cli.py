@@ -38,3 +38,18 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(command: list[str], tmp
         assert result.stderr.startswith("Error: ")
         assert "folder" in result.stderr
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_knowledge_base_of_several_folders_that_is_measured_found_by_name_and_grows(
+    command: list[str], tmp_path: Path
+) -> None:
+    rows = [{"file_name": f"more{i}.wav", "label": "hum", "source": ("free", "unclear")[i]} for i in range(2)]
+    more = write_recordings(tmp_path / "more", rows)
+    options = ["--without-source", "unclear", "--retrieval", "both", "--measure", "--carry-clap"]
+    result = CliRunner().invoke(app, [*command[:2], str(more), str(tmp_path / "out"), *command[2:], *options])
+    assert result.exit_code == 0, result.output
+    knowledge_base = AudioBertKnowledgeBase.from_pretrained(tmp_path / "out")
+    assert [knowledge_base.recording(row).id for row in range(3)] == ["0.wav", "2.wav", "more0.wav"]
+    assert knowledge_base.recording(0).pitch_hz == pytest.approx(300, rel=0.01)
+    assert knowledge_base.config.retrieval == "both"
+    assert knowledge_base.audio_encoder().width == 8

@@ -194,6 +194,22 @@ def test_a_folder_that_is_there_or_inside_the_model_is_refused(place: Path, tmp_
     assert (tmp_path / "kb.partial" / "fingerprint.json").read_text() == "1"
 
 
+@pytest.mark.parametrize("name", ["nowhere/at/all", "nowhere"])
+def test_a_model_that_is_not_there_is_one_sentence(place: Path, tmp_path: Path, name: str) -> None:
+    result = CliRunner().invoke(app, ["add-recordings", name, str(place / "new"), str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert f"there is no folder {name} here" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_the_hub_is_grown_into_a_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing, "snapshot_download", lambda name: {"me/model": str(place / "model")}[name])
+    assert grow_checkpoint("me/model", place / "new", tmp_path / "out").count == 7
+    assert (tmp_path / "out" / "held_out.json").exists()
+
+
 def test_a_model_that_lacks_a_part_is_told(place: Path, model: AudioBertForMaskedLM) -> None:
     knowledge_base = model.knowledge_base
     knowledge_base.carried = None

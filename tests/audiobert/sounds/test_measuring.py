@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +13,7 @@ import soundfile
 
 from audiobert.sounds.measuring import check_notes, measure, measure_brightness, note_hz
 from audiobert.sounds.pitch import PitchSettings
-from audiobert.sounds.recordings import SourceRecording
+from audiobert.sounds.recordings import SourceRecording, read_recordings
 
 from audio_fixtures import tone
 
@@ -87,3 +89,19 @@ def test_brightness_is_that_of_what_sounds() -> None:
     padded = np.pad(tone(500, 0.5, RATE), RATE)
     assert measure_brightness(padded, settings) == pytest.approx(low, rel=0.2)
     assert measure_brightness(tone(500, 0.005, RATE), settings) is not None
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("SOUNDS_DIR" not in os.environ, reason="SOUNDS_DIR does not name a folder of recordings with notes")
+def test_what_is_measured_of_real_instruments_is_the_note_that_they_play() -> None:
+    recordings = [recording for recording in read_recordings(os.environ["SOUNDS_DIR"]) if recording.pitch_note]
+    check_notes(recordings)
+    assert len(recordings) > 1000
+    right = 0
+    sample = recordings[::40]
+    for noted in sample:
+        heard = measure(dataclasses.replace(noted, pitch_note="")).pitch_hz
+        # Octaves apart counts: an organ's stop, or a double bass an octave below what is written.
+        cents = None if heard is None else (1200 * np.log2(heard / note_hz(noted.pitch_note)) + 600) % 1200 - 600
+        right += cents is not None and abs(cents) < 50
+    assert right / len(sample) > 0.9
