@@ -242,7 +242,7 @@ def standardized(audio: torch.Tensor, knowledge_base: AudioBertKnowledgeBase | N
         ValueError: there is no knowledge base, or it does not say these numbers.
     """
     mean, deviation = audio_statistics(knowledge_base)
-    return (audio.float() - mean.to(audio.device)) / deviation.to(audio.device)
+    return (audio - mean.to(audio.device)) / deviation.to(audio.device)
 
 
 def audio_statistics(knowledge_base: AudioBertKnowledgeBase | None) -> tuple[torch.Tensor, torch.Tensor]:
