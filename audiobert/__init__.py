@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Recording,
         Retrieval,
     )
+    from .sounds.growing import add_recordings
 
 _here = Path(__file__).parent
 if not (_here / "modeling").is_dir():
@@ -33,6 +34,7 @@ __all__ = [
     "AuditorySpan",
     "Recording",
     "Retrieval",
+    "add_recordings",
     "bundled",
 ]
 
@@ -55,6 +57,10 @@ def __getattr__(name: str) -> Any:
     # The classes bring torch and transformers along, which who only decodes or measures sounds need not wait for.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "add_recordings":
+        from .sounds.growing import add_recordings
+
+        return add_recordings
     from . import modeling
 
     return getattr(modeling, name)

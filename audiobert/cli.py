@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .inference import Answer, PromptAnswer
-    from .modeling import AudioBertForMaskedLM
+    from .modeling import AudioBertForMaskedLM, AuditorySpan, Recording
 
 app = typer.Typer(
     help="AudioBERT: a BERT that looks up the sounds a sentence speaks of.",
@@ -141,12 +142,8 @@ def _load(model: str | None) -> tuple[AudioBertForMaskedLM, PreTrainedTokenizerB
 def _show(answer: PromptAnswer, mask: str) -> None:
     out.print(_marked(answer), highlight=False)
     for heard in answer.spans:
-        for recording in heard.span.recordings:
-            out.print(
-                f"  heard [bold]{escape(heard.span.text)}[/] as [cyan]{escape(recording.label)}[/] "
-                f"({escape(recording.source)}, {escape(recording.id)}, similarity {recording.similarity:.2f})",
-                highlight=False,
-            )
+        for line in _what_was_heard(heard.span, answer.min_similarity):
+            out.print(f"  {line}", highlight=False)
     if not answer.spans:
         out.print("  no sound heard: this is plain BERT's answer", highlight=False)
     for number, (with_audio, without) in enumerate(zip(answer.answers, answer.answers_without_audio, strict=True), 1):
@@ -156,6 +153,22 @@ def _show(answer: PromptAnswer, mask: str) -> None:
             table.add_row(*_cells(best), *_cells(plain))
         out.print(table)
     out.print()
+
+
+def _what_was_heard(span: AuditorySpan, min_similarity: float | None) -> Iterator[str]:
+    text = f"[bold]{escape(span.text)}[/]"
+    if span.injected or not span.recordings:
+        for recording in span.recordings:
+            yield f"heard {text} as {_described(recording)}"
+        return
+    nearest = _described(span.recordings[0], digits=3)
+    yield f"nothing heard at {text}: too far is the nearest recording, {nearest}, below {min_similarity:.3f}"
+
+
+def _described(recording: Recording, digits: int = 2) -> str:
+    facts = f"{escape(recording.source)}, {escape(recording.id)}, similarity {recording.similarity:.{digits}f}"
+    by_label = ", found by its label" if recording.found_by == "label" else ""
+    return f"[cyan]{escape(recording.label)}[/] ({facts}{by_label})"
 
 
 def _cells(answer: Answer) -> tuple[str, str]:
@@ -199,6 +212,7 @@ def explain_command(
 
 
 app.command("build-knowledge-base")(sounds_cli.build_knowledge_base_command)
+app.command("add-recordings")(sounds_cli.add_recordings_command)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

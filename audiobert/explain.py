@@ -15,6 +15,7 @@ from .inference import Answer, prompt_error
 from .language_models.masked import decoded
 from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertForMaskedLM, AuditorySpan, Recording
+from .modeling.injection_audiobert import look_up
 from .modeling.lora_audiobert import lora_switched
 from .reports.pages import write_page
 from .sounds.decoding import AudioDecodingError
@@ -49,13 +50,17 @@ class HeardRecording:
 
 @dataclass(frozen=True)
 class ExplainedSpan:
-    """A detected span, the characters `prompt[start:end]`, with the probability of its tokens and what it retrieved."""
+    """
+    A detected span, the characters `prompt[start:end]`, with the probability of its tokens, what it retrieved, and
+    whether that was injected, which it is not where even the best is too far.
+    """
 
     start: int
     end: int
     text: str
     score: float
     recordings: tuple[HeardRecording, ...]
+    injected: bool
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class Attribution:
         token: the answer, a word piece.
         audio_off: log-probability that plain BERT gives it.
         adapter: what turning the LoRA adapter on changes while no audio is injected and every word stays in place.
-        spans: for each span, what injecting its audio alone changes beyond that. With the injection "replace" this
-            includes the loss of the word piece that the audio stands for.
+        spans: for each span at which audio is injected, what injecting its audio alone changes beyond that. With the
+            injection "replace" this includes the loss of the word piece that the audio stands for.
         together: what the audio of several spans changes beyond the sum of what each does alone; 0 up to rounding
             where there is one span.
         audio_on: log-probability that AudioBERT gives it.
@@ -95,6 +100,7 @@ class Explanation:
         threshold: a token belongs to a span above this probability.
         spans: what was detected and retrieved; of a text-only control, which injects nothing, without recordings.
         injection: the model's way of putting audio into its input: "add", "replace" or "none".
+        min_similarity: below it the best recording of a span is too far to be injected; None where none is.
         can_hear: False for a model without a knowledge base, which answers every prompt as plain BERT.
         answers, answers_without_audio: for each mask the best word pieces, best first.
         attributions: for each mask one for every word piece that is among its answers with or without audio; those
@@ -106,6 +112,7 @@ class Explanation:
     threshold: float
     spans: tuple[ExplainedSpan, ...]
     injection: str
+    min_similarity: float | None
     can_hear: bool
     answers: tuple[tuple[Answer, ...], ...]
     answers_without_audio: tuple[tuple[Answer, ...], ...]
@@ -155,6 +162,7 @@ def explain(
         threshold=model.config.detector_threshold,
         spans=tuple(_explained(span, prompt, offsets, audio_dir) for span in spans),
         injection=model.config.injection,
+        min_similarity=model.config.retrieval_min_similarity,
         can_hear=heard.spans is not None,
         answers=_answers(model, on, best_on),
         answers_without_audio=_answers(model, off, best_off),
@@ -203,7 +211,7 @@ def _attributions(
         adapted = _log_probabilities(model.text_model(**batch).logits, masks)
     adapter = adapted - off
     # One pass for each span: the logits of a whole batch of them could be larger than memory.
-    alone = [_log_probabilities(_heard_alone(model, batch, span), masks) - adapted for span in spans if span.recordings]
+    alone = [_log_probabilities(_heard_alone(model, batch, span), masks) - adapted for span in spans if span.injected]
     together = on - adapted - sum(alone)
     return tuple(
         tuple(
@@ -224,11 +232,8 @@ def _attributions(
 def _heard_alone(
     model: AudioBertForMaskedLM, batch: Mapping[str, torch.Tensor], span: AuditorySpan
 ) -> torch.FloatTensor:
-    sounds = sounds_of(model)
-    (retrieval,) = sounds.search([span.text], top_k=model.config.retrieval_top_k)
-    audio = sounds.audio_embeds(retrieval.indices).mean(0)
     positions = torch.tensor([[span.start]], device=model.device)
-    embeds = audio[None, None].to(device=model.device, dtype=model.dtype)
+    _, embeds, _ = look_up([[span]], positions, sounds_of(model), model.config)
     return model(**batch, audio_positions=positions, audio_embeds=embeds).logits
 
 
@@ -251,7 +256,7 @@ def _explained(
 ) -> ExplainedSpan:
     start, end = offsets[span.start][0], offsets[span.end - 1][1]
     recordings = tuple(_heard(recording, audio_dir) for recording in span.recordings)
-    return ExplainedSpan(start, end, prompt[start:end], span.score, recordings)
+    return ExplainedSpan(start, end, prompt[start:end], span.score, recordings, span.injected)
 
 
 def _heard(recording: Recording, audio_dir: str | Path | None) -> HeardRecording:
@@ -277,11 +282,13 @@ def _page_data(explanation: Explanation) -> dict[str, Any]:
         "pieces": _pieces(explanation),
         "threshold": explanation.threshold,
         "injection": explanation.injection,
+        "min_similarity": explanation.min_similarity,
         "can_hear": explanation.can_hear,
         "spans": [
             {
                 "text": span.text,
                 "score": span.score,
+                "injected": span.injected,
                 "recordings": [_recording_data(heard) for heard in span.recordings],
             }
             for span in explanation.spans

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import torch
 from datasets import Dataset, Features, Value
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from .benchmark.dataset.splitting import normalise_sentence
@@ -16,15 +18,26 @@ from .data.batches import IGNORED, NO_SPAN, AudioBertDataCollator, tokenize_audi
 from .language_models.masked import decoded
 from .language_models.modes import in_evaluation_mode, logits_of_columns
 from .language_models.numbers import refuse_no_numbers
-from .modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from .modeling import AudioBertConfig, AudioBertForMaskedLM, AudioBertKnowledgeBase
+from .modeling.injection_audiobert import audio_statistics, is_near, recording_weights, standardized
 from .modeling.knowledge_audiobert import Retrieval
 
-Hearing = Literal["retrieved", "random", "other-span", "oracle", "label-text"]
+Hearing = Literal["retrieved", "random", "other-span", "oracle", "label-text", "blind-clap"]
 LABEL_TEXT = "label-text"
+BLIND_CLAP = "blind-clap"
+# Of the map from CLAP's space to that of the audio embeddings: part of what the control is.
+BLIND_SEED = 0
 
 Row = dict[str, Any]
 # From a row, the number of one of its spans and what was retrieved for that span: the recordings that are heard.
 Chooser = Callable[[Row, int, Retrieval], list[int]]
+# What `hear` puts into rows, each for every span.
+HEARD_FEATURES = {
+    "recordings": [[Value("int64")]],
+    "recording_weights": [[Value("float64")]],
+    "audio_embeds": [[Value("float32")]],
+    "audio_mask": [Value("bool")],
+}
 
 
 def audible_rows(
@@ -44,16 +57,15 @@ def audible_rows(
         hearing, seed: see [`hear`].
 
     Returns:
-        The columns of `tokenize_auditorybench` and `recordings`: for each span the indices of its recordings in the
-        model's knowledge base, best first; no column `recordings` if the model injects nothing.
+        The columns of `tokenize_auditorybench` and those that [`hear`] adds, such as `recordings`: for each span the
+        indices of its recordings in the model's knowledge base, best first; none of them if the model injects nothing.
     """
     tokenized = tokenize_auditorybench(dataset, tokenizer_of(model), model.config.text_config.max_position_embeddings)
     rows = tokenized.to_list()
     detect(model, [row for row in rows if not row["audio_positions"]], batch_size)
     hear(model, rows, hearing, seed)
-    features = dict(tokenized.features)
-    if model.config.injection != "none":
-        features["recordings"] = [[Value("int64")]]
+    heard = {name: feature for name, feature in HEARD_FEATURES.items() if any(name in row for row in rows)}
+    features = {**tokenized.features, **heard}
     columns = {name: [row[name] for row in rows] for name in features}
     return Dataset.from_dict(columns, features=Features(features), split=tokenized.split)
 
@@ -112,25 +124,32 @@ def hear(
     """
     Puts into each row what is heard at its spans.
 
-    - retrieved: the recordings that the span's text finds, as in use.
+    - retrieved: the recordings that the span's text finds, as in use: none where even the best is too far
+      (`config.retrieval_min_similarity`), and with the weights that they have (`config.retrieval_temperature`).
     - random: recordings of the knowledge base drawn for this row and place, whatever the text says.
-    - other-span: what was retrieved for another span of the same task in `rows`, drawn for this row and place. The
-      sounds are those of the data, in the wrong places.
+    - other-span: what was retrieved for another span of the same task in `rows`, drawn for this row and place, were it
+      too far for that span or not. The sounds are those of the data, in the wrong places.
     - oracle: recordings drawn among those that bear the right label: the answer's, or in rows of pitch the longest
       label whose words all stand in the span. Where no label fits, what was retrieved. It knows the answer, so it is
       no result: it says what perfect retrieval of labels could bring.
     - label-text: no sound. The label of the best recording is written before the span, in parentheses:
       "(cat) meow is the sound a [MASK] makes." A row that would become too long is left as it is.
+    - blind-clap: no sound either. What CLAP's text tower makes of the query takes its place, so that what it brings is
+      the text tower's and no recording's: turned into the space of the audio embeddings by a map that is drawn once
+      for all and keeps angles, and as long as these are on the mean, standardised or not as they are.
 
-    All of them take as many recordings per span as the model retrieves (`config.retrieval_top_k`), or fewer where there
-    are fewer. Draws depend on `seed`, the sentence, the place and what they are drawn from alone. Rows of one sentence,
-    such as one that is read with either answer, hear the same at spans of the same text.
+    All of them are silent at the spans at which "retrieved" is, so that they differ in what is heard and not in whether
+    something is. Controls that hear recordings take as many as retrieval found for the span, or fewer where there are
+    fewer, and the first of theirs weighs as much as the first that was retrieved, and so on. Draws depend on `seed`,
+    the sentence, the place and what they are drawn from alone. Rows of one sentence, such as one that is read with
+    either answer, hear the same at spans of the same text.
 
     Args:
         model: with its tokenizer and, unless it injects nothing, its knowledge base.
-        rows: tokenized, with `audio_positions`, `span_texts`, sentence, answer and task. They get `recordings`, for
-            each span the indices of its recordings (not if the model injects nothing), and with "label-text" longer
-            `input_ids` and all that goes with them.
+        rows: tokenized, with `audio_positions`, `span_texts`, sentence, answer and task. Unless the model injects
+            nothing they get `recordings`, for each span the indices of its recordings, and if the model weighs them
+            `recording_weights`, alike; with "blind-clap" `audio_embeds` and, if the model has a threshold,
+            `audio_mask` instead; with "label-text" longer `input_ids` and all that goes with them.
         hearing: one of the above.
         seed: of the draws.
 
@@ -146,11 +165,33 @@ def hear(
     found = _retrievals(model, rows)
     if hearing == LABEL_TEXT:
         _write_labels(model, rows, found)
+    elif hearing == BLIND_CLAP:
+        _hear_queries(model, rows, found)
     else:
-        choose = _chooser(model, rows, found, hearing, seed)
-        for row in rows:
-            row["recordings"] = [choose(row, place, found[text]) for place, text in enumerate(row["span_texts"])]
+        _hear_recordings(rows, found, model.config, _chooser(model, rows, found, hearing, seed))
     return [_mean_similarity([found[text] for text in row["span_texts"]]) for row in rows]
+
+
+def _hear_recordings(
+    rows: Iterable[Row], found: dict[str, Retrieval], config: AudioBertConfig, choose: Chooser
+) -> None:
+    for row in rows:
+        retrieved = [found[text] for text in row["span_texts"]]
+        row["recordings"] = [
+            choose(row, place, retrieval) if is_near(retrieval, config) else []
+            for place, retrieval in enumerate(retrieved)
+        ]
+        if config.retrieval_temperature is not None:
+            row["recording_weights"] = [
+                _of_the_first(recording_weights(retrieval, config) or [], len(recordings))
+                for retrieval, recordings in zip(retrieved, row["recordings"], strict=True)
+            ]
+
+
+def _of_the_first(weights: list[float], count: int) -> list[float]:
+    """The weights of the first `count`, which sum to 1 again; to the bit those given where that is all of them."""
+    total = sum(weights[:count]) if count < len(weights) else 1.0
+    return [weight / total for weight in weights[:count]]
 
 
 def _mean_similarity(retrievals: Iterable[Retrieval]) -> float | None:
@@ -200,20 +241,21 @@ def _retrievals(model: AudioBertForMaskedLM, rows: Iterable[Row]) -> dict[str, R
 def _chooser(
     model: AudioBertForMaskedLM, rows: Sequence[Row], found: dict[str, Retrieval], hearing: Hearing, seed: int
 ) -> Chooser:
-    sounds, top_k = sounds_of(model), model.config.retrieval_top_k
+    sounds = sounds_of(model)
 
     def draw(row: Row, place: int, pool: Sequence[Any], count: int) -> list[Any]:
         return random.Random(f"{seed} {place} {row['sentence']}").sample(pool, min(count, len(pool)))
 
     if hearing == "random":
-        return _alike_in_a_sentence(lambda row, place, _: draw(row, place, range(len(sounds)), top_k))
+        everything = range(len(sounds))
+        return _alike_in_a_sentence(lambda row, place, retrieved: draw(row, place, everything, len(retrieved.indices)))
     if hearing == "other-span":
         texts = {task: _distinct_texts(rows, task) for task in dict.fromkeys(row["task"] for row in rows)}
 
-        def of_another_span(row: Row, place: int, _: Retrieval) -> list[int]:
+        def of_another_span(row: Row, place: int, retrieved: Retrieval) -> list[int]:
             # Of two different texts at least one is not the span's own.
             other = next(text for text in draw(row, place, texts[row["task"]], 2) if text != row["span_texts"][place])
-            return list(found[other].indices)
+            return list(found[other].indices[: len(retrieved.indices)])
 
         return _alike_in_a_sentence(of_another_span)
     if hearing == "oracle":
@@ -221,7 +263,8 @@ def _chooser(
 
         def of_the_label(row: Row, place: int, retrieved: Retrieval) -> list[int]:
             label = right_label(row, place, by_label)
-            return list(retrieved.indices) if label is None else draw(row, place, by_label[label], top_k)
+            count = len(retrieved.indices)
+            return list(retrieved.indices) if label is None else draw(row, place, by_label[label], count)
 
         return of_the_label
     return lambda _row, _place, retrieved: list(retrieved.indices)
@@ -273,8 +316,11 @@ def right_label(row: Row, place: int, labels: Iterable[str]) -> str | None:
 def _write_labels(model: AudioBertForMaskedLM, rows: Iterable[Row], found: dict[str, Retrieval]) -> None:
     longest = model.config.text_config.max_position_embeddings
     for row in rows:
-        labels = [found[text].recordings[0].label.replace("_", " ") for text in row["span_texts"]]
-        _write_before_spans(row, [f"({label})" for label in labels], tokenizer_of(model), longest)
+        retrieved = [found[text] for text in row["span_texts"]]
+        labels = [retrieval.recordings[0].label.replace("_", " ") for retrieval in retrieved]
+        near = [is_near(retrieval, model.config) for retrieval in retrieved]
+        notes = [f"({label})" if is_heard else "" for label, is_heard in zip(labels, near, strict=True)]
+        _write_before_spans(row, notes, tokenizer_of(model), longest)
 
 
 def _write_before_spans(row: Row, notes: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
@@ -294,3 +340,42 @@ def _write_before_spans(row: Row, notes: Sequence[str], tokenizer: PreTrainedTok
         position + sum(len(tokens) for tokens, other in zip(written, positions, strict=True) if other <= position)
         for position in positions
     ]
+
+
+# --- no sound, but what the text tower makes of the query ------------------------------------------------------------
+
+
+def _hear_queries(model: AudioBertForMaskedLM, rows: Iterable[Row], found: dict[str, Retrieval]) -> None:
+    embeds = dict(zip(found, blind_embeddings(model, [retrieval.query for retrieval in found.values()]), strict=True))
+    for row in rows:
+        row["audio_embeds"] = [embeds[text] for text in row["span_texts"]]
+        if model.config.retrieval_min_similarity is not None:
+            row["audio_mask"] = [is_near(found[text], model.config) for text in row["span_texts"]]
+
+
+def blind_embeddings(model: AudioBertForMaskedLM, queries: Sequence[str]) -> np.ndarray:
+    """
+    What "blind-clap" has in the place of audio embeddings, see [`hear`].
+
+    Args:
+        model: with its knowledge base.
+        queries: texts as they are sent to CLAP, with the template around the span.
+
+    Returns:
+        Float32 `(queries, audio_hidden_size)`.
+    """
+    sounds = sounds_of(model)
+    if not queries:
+        return np.empty((0, sounds.config.audio_hidden_size), dtype=np.float32)
+    turn = torch.empty(sounds.config.clap_width, sounds.config.audio_hidden_size)
+    nn.init.orthogonal_(turn, generator=torch.Generator().manual_seed(BLIND_SEED))
+    texts = torch.cat([torch.from_numpy(sounds.query_encoder(query)) for query in queries])
+    stored = sounds.audio_embeds(range(len(sounds)))
+    if model.config.standardize_audio:
+        stored = standardized(stored, sounds)
+    embeds = nn.functional.normalize(texts @ turn) * stored.norm(dim=1).mean()
+    if model.config.standardize_audio:
+        # The model takes this back: what it hears is as long as what it hears of recordings.
+        mean, deviation = audio_statistics(sounds)
+        embeds = embeds * deviation + mean
+    return embeds.numpy()

@@ -39,7 +39,8 @@ class PromptAnswer:
         prompt: the prompt as it was given.
         answers: for each mask the best word pieces, best first.
         answers_without_audio: the same from the plain BERT that the model started from.
-        spans: what was detected and retrieved.
+        spans: what was detected and retrieved, and whether it was heard (`AuditorySpan.injected`).
+        min_similarity: below it the best recording of a span is too far to be heard; None where none is.
         error: why the prompt has no answer, else None.
     """
 
@@ -47,6 +48,7 @@ class PromptAnswer:
     answers: list[list[Answer]] = field(default_factory=list)
     answers_without_audio: list[list[Answer]] = field(default_factory=list)
     spans: list[HeardSpan] = field(default_factory=list)
+    min_similarity: float | None = None
     error: str | None = None
 
 
@@ -122,6 +124,7 @@ def _answer_batch(
                 answers=_best(heard.logits[row, masks], tokenizer, top_k),
                 answers_without_audio=_best(without_audio[row, masks], tokenizer, top_k),
                 spans=spans,
+                min_similarity=model.config.retrieval_min_similarity,
             )
         )
     return results

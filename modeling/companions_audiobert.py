@@ -14,9 +14,11 @@ from .configuration_audiobert import COMPANIONS, AudioBertConfig
 from .hub_audiobert import has_file
 from .knowledge_audiobert import AudioBertKnowledgeBase
 from .knowledge_files_audiobert import (
+    AUDIO_ENCODER_FOLDER,
     CONFIG_FILE,
     EMBEDDINGS_FILE,
     INDEX_FILE,
+    LABEL_VECTORS_FILE,
     METADATA_FILE,
     TEXT_ENCODER_FOLDER,
 )
@@ -125,8 +127,9 @@ def has_knowledge_base(path: str | os.PathLike, subfolder: str, **hub: Any) -> b
 
 def remove_knowledge_base(folder: Path) -> None:
     """Takes away the files of a knowledge base, and the folder if nothing else is in it."""
-    for name in (CONFIG_FILE, INDEX_FILE, EMBEDDINGS_FILE, METADATA_FILE):
+    for name in (CONFIG_FILE, INDEX_FILE, EMBEDDINGS_FILE, METADATA_FILE, LABEL_VECTORS_FILE):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / TEXT_ENCODER_FOLDER, ignore_errors=True)
+    for name in (TEXT_ENCODER_FOLDER, AUDIO_ENCODER_FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

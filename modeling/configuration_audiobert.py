@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+import math
+from typing import Any, TypeGuard, TypeVar
 
 from transformers import PreTrainedConfig
 from transformers.models.audio_spectrogram_transformer.configuration_audio_spectrogram_transformer import ASTConfig
@@ -40,7 +41,16 @@ class AudioBertConfig(PreTrainedConfig):
         injection (`str`, defaults to `"add"`):
             `"add"` adds the audio embedding to the word embedding of the span's first token, `"replace"` puts it in
             its place (as the paper's code does), `"none"` injects nothing: the text-only control.
-        retrieval_top_k (`int`, defaults to 1): Recordings per span; the embeddings of several are averaged.
+        retrieval_top_k (`int`, defaults to 1): Recordings per span; what is injected is a mean of their embeddings.
+        retrieval_temperature (`float`, *optional*):
+            Above 0. The recordings of a span weigh `softmax(similarity / retrieval_temperature)` in that mean: the
+            lower it is, the more the best decides. All weigh the same if omitted.
+        retrieval_min_similarity (`float`, *optional*):
+            From -1 to 1. Where the best recording's similarity to the span is below it, the span is marked and nothing
+            is injected. If omitted, something always is.
+        standardize_audio (`bool`, defaults to `False`):
+            Whether what is injected is first brought to mean 0 and deviation 1 in each of its dimensions, by the
+            `audio_mean` and `audio_deviation` of the knowledge base.
         companions (`list[str]`, *optional*):
             Which of `"tokenizer"`, `"feature_extractor"` and `"knowledge_base"` belong to the checkpoint, written when
             it is saved: those are loaded with it, and it is refused where one of them is missing. None, as in
@@ -75,6 +85,9 @@ class AudioBertConfig(PreTrainedConfig):
         detector_threshold: float = 0.5,
         injection: str = "add",
         retrieval_top_k: int = 1,
+        retrieval_temperature: float | None = None,
+        retrieval_min_similarity: float | None = None,
+        standardize_audio: bool = False,
         companions: list[str] | None = None,
         trained_on: list[dict[str, str]] | None = None,
         **kwargs: Any,
@@ -98,6 +111,9 @@ class AudioBertConfig(PreTrainedConfig):
         self.detector_threshold = detector_threshold
         self.injection = injection
         self.retrieval_top_k = retrieval_top_k
+        self.retrieval_temperature = retrieval_temperature
+        self.retrieval_min_similarity = retrieval_min_similarity
+        self.standardize_audio = standardize_audio
         self.companions = companions
         self.trained_on = trained_on
         super().__init__(**kwargs)
@@ -143,6 +159,20 @@ class AudioBertConfig(PreTrainedConfig):
                 and all(_is_int(i) and -states <= i < states for i in self.detector_hidden_states),
                 f"None or a list of integers from {-states} to {states - 1}",
             )
+        temperature, least = self.retrieval_temperature, self.retrieval_min_similarity
+        _require(
+            "retrieval_temperature",
+            temperature,
+            temperature is None or (_is_number(temperature) and 0 < temperature < math.inf),
+            "None or a number above 0",
+        )
+        _require(
+            "retrieval_min_similarity",
+            least,
+            least is None or (_is_number(least) and -1 <= least <= 1),
+            "None or a number from -1 to 1",
+        )
+        _require("standardize_audio", self.standardize_audio, isinstance(self.standardize_audio, bool), "true or false")
         _require("injection", self.injection, self.injection in INJECTIONS, f"one of {', '.join(INJECTIONS)}")
         _require(
             "companions",
@@ -176,6 +206,10 @@ def _sub_config(name: str, value: object, config_class: type[ConfigT]) -> Config
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_text(value: object) -> bool:

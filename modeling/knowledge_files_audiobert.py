@@ -26,13 +26,17 @@ CONFIG_FILE = "config.json"
 INDEX_FILE = "index.faiss"
 EMBEDDINGS_FILE = "audio_embeddings.safetensors"
 METADATA_FILE = "metadata.parquet"
+LABEL_VECTORS_FILE = "label_vectors.safetensors"
 TEXT_ENCODER_FOLDER = "text_encoder"
+AUDIO_ENCODER_FOLDER = "audio_encoder"
 # One of these holds the words of a tokenizer; without any, Transformers makes one that knows none.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
+EXTRACTOR_FILE = "preprocessor_config.json"
 
 FORMAT_VERSION = 1
 METRIC = "inner_product"
 POOLINGS = ("mean", "sounding")
+RETRIEVALS = ("audio", "label", "both")
 
 REBUILD = "Download the knowledge base again, or build it again with `audiobert build-knowledge-base`."
 
@@ -59,6 +63,9 @@ class KnowledgeBaseConfig:
         audio_pooling: over what of AST's last hidden states an audio embedding is the mean: "mean" for all of them, as
             in the paper, "sounding" for those of the frames that hold sound and not the padding. Knowledge bases from
             before there was a choice do not name it: they are of the first kind.
+        retrieval: by what a query finds recordings where the caller does not say: "audio", their CLAP audio embeddings,
+            as in the paper; "label", the CLAP text embeddings of their labels; "both", whichever is nearer. The last
+            two need label vectors. `config.json` names it where it is not "audio".
     """
 
     clap: EncoderReference
@@ -68,6 +75,7 @@ class KnowledgeBaseConfig:
     count: int
     query_template: str = "{span} sound"
     audio_pooling: str = "mean"
+    retrieval: str = "audio"
 
     def __post_init__(self) -> None:
         for name in ("clap", "ast"):
@@ -81,6 +89,7 @@ class KnowledgeBaseConfig:
             raise ValueError(f"`query_template` has to contain {{span}}, got {self.query_template!r}.")
         if self.audio_pooling not in POOLINGS:
             raise ValueError(f"`audio_pooling` has to be one of {list(POOLINGS)}, got {self.audio_pooling!r}.")
+        check_retrieval(self.retrieval)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> KnowledgeBaseConfig:
@@ -92,7 +101,7 @@ class KnowledgeBaseConfig:
             raise ValueError(f"`format_version` is {version!r}, this version of audiobert reads {FORMAT_VERSION}.")
         if values.get("metric") != METRIC:
             raise ValueError(f"`metric` is {values.get('metric')!r}, only {METRIC!r} is supported.")
-        values = {"audio_pooling": "mean", **values}
+        values = {"audio_pooling": "mean", "retrieval": "audio", **values}
         fields = [field.name for field in dataclasses.fields(cls)]
         missing = [name for name in fields if name not in values]
         if missing:
@@ -105,7 +114,18 @@ class KnowledgeBaseConfig:
         return cls(**arguments)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format_version": FORMAT_VERSION, "metric": METRIC, **dataclasses.asdict(self)}
+        values = {"format_version": FORMAT_VERSION, "metric": METRIC, **dataclasses.asdict(self)}
+        if self.retrieval == "audio":
+            # As before there was a choice: a knowledge base that has no other way is written as it was.
+            del values["retrieval"]
+        return values
+
+
+def check_retrieval(retrieval: str) -> str:
+    """Raises ValueError unless this is a way to find recordings."""
+    if retrieval not in RETRIEVALS:
+        raise ValueError(f"`retrieval` has to be one of {list(RETRIEVALS)}, got {retrieval!r}.")
+    return retrieval
 
 
 def find_folder(path_or_id: str | os.PathLike, subfolder: str, **hub: Any) -> Path:
@@ -118,7 +138,8 @@ def find_folder(path_or_id: str | os.PathLike, subfolder: str, **hub: Any) -> Pa
     if os.path.isdir(path_or_id):
         return Path(path_or_id, subfolder)
     prefix = f"{subfolder.strip('/')}/" if subfolder else ""
-    names = (CONFIG_FILE, INDEX_FILE, EMBEDDINGS_FILE, METADATA_FILE, f"{TEXT_ENCODER_FOLDER}/*")
+    files = (CONFIG_FILE, INDEX_FILE, EMBEDDINGS_FILE, METADATA_FILE, LABEL_VECTORS_FILE)
+    names = (*files, f"{TEXT_ENCODER_FOLDER}/*", f"{AUDIO_ENCODER_FOLDER}/*")
     try:
         snapshot = snapshot_download(str(path_or_id), allow_patterns=[prefix + name for name in names], **hub)
     except (OSError, ValueError, EntryNotFoundError) as error:
@@ -157,7 +178,9 @@ def read_config(folder: Path) -> tuple[KnowledgeBaseConfig, dict[str, dict[str, 
     if unlisted := [name for name in (INDEX_FILE, EMBEDDINGS_FILE, METADATA_FILE) if name not in files]:
         raise ValueError(f"{path}: `files` does not list {unlisted}. {REBUILD}")
     if config.clap.revision is None:
-        check_text_encoder(folder, files)
+        check_encoder(folder, files, TEXT_ENCODER_FOLDER, TOKENIZER_FILES)
+    if (folder / AUDIO_ENCODER_FOLDER).is_dir() or any(name.startswith(f"{AUDIO_ENCODER_FOLDER}/") for name in files):
+        check_encoder(folder, files, AUDIO_ENCODER_FOLDER, (EXTRACTOR_FILE,))
     for name, entry in files.items():
         outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
         if outside or not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
@@ -165,16 +188,19 @@ def read_config(folder: Path) -> tuple[KnowledgeBaseConfig, dict[str, dict[str, 
     return config, files
 
 
-def check_text_encoder(folder: Path, files: dict[str, dict[str, Any]]) -> None:
-    """Raises ValueError unless `files` lists all that Transformers may load from the text tower's folder."""
-    inside = f"{TEXT_ENCODER_FOLDER}/"
+def check_encoder(folder: Path, files: dict[str, dict[str, Any]], tower: str, beside: tuple[str, ...]) -> None:
+    """Raises ValueError unless `files` lists all that Transformers may load from the folder of one of CLAP's towers.
+
+    `beside` names the files of which one has to stand beside the weights.
+    """
+    inside = f"{tower}/"
     listed = {name.removeprefix(inside) for name in files if name.startswith(inside)}
     missing = [] if CONFIG_FILE in listed else [CONFIG_FILE]
     if not any(name.endswith(".safetensors") for name in listed):
         missing.append("*.safetensors")
-    if not listed.intersection(TOKENIZER_FILES):
-        missing.append(TOKENIZER_FILES[0])
-    there = Path(folder, TEXT_ENCODER_FOLDER)
+    if not listed.intersection(beside):
+        missing.append(beside[0])
+    there = Path(folder, tower)
     names = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
     # What the system leaves in folders is hidden, and none of it is loaded.
     unlisted = missing + sorted(name for name in names - listed if not name.startswith("."))
@@ -235,20 +261,21 @@ def write_index(index: Any, path: Path) -> None:
         raise OSError(f"{path} could not be written ({error}).") from error
 
 
-def read_embeddings(path: Path) -> torch.Tensor:
-    """Maps the file into memory: a row is read when it is used."""
+def read_tensors(path: Path, *names: str) -> dict[str, torch.Tensor]:
+    """Maps the file into memory: a row is read when it is used. `names` have to be among its tensors."""
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise OSError(f"{path} is not a safetensors file ({error}). {REBUILD}") from error
-    if "audio_embeddings" not in tensors:
-        raise ValueError(f"{path} lacks the tensor `audio_embeddings`; it has {sorted(tensors)}. {REBUILD}")
-    return tensors["audio_embeddings"]
+    for name in names:
+        if name not in tensors:
+            raise ValueError(f"{path} lacks the tensor `{name}`; it has {sorted(tensors)}. {REBUILD}")
+    return tensors
 
 
-def write_embeddings(embeddings: torch.Tensor, path: Path) -> None:
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
-        save_file({"audio_embeddings": embeddings.contiguous()}, path)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise OSError(f"{path} could not be written ({error}).") from error
 

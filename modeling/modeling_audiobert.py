@@ -33,12 +33,14 @@ from .injection_audiobert import (
     AudioBertMaskedLMOutput,
     AuditorySpan,
     check_audio,
+    embeddings_at,
+    heard_positions,
     inject,
     look_up,
     merged,
-    pooled,
     positions_of,
     rows_of,
+    standardized,
     zero_linear,
 )
 from .knowledge_audiobert import AudioBertKnowledgeBase
@@ -336,6 +338,7 @@ class AudioBertForMaskedLM(PreTrainedModel):
         audio_embeds: torch.Tensor | None = None,
         audio_values: torch.Tensor | None = None,
         audio_positions: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs: Any,
@@ -354,14 +357,17 @@ class AudioBertForMaskedLM(PreTrainedModel):
             audio_embeds: float `(batch, spans, audio_hidden_size)`, an embedding of a recording for each span.
             audio_values: float `(batch, spans, frames, mel_bins)`, what AST's feature extractor makes of a recording
                 for each span, in place of `audio_embeds`: the audio encoder then runs, and is trained.
+            audio_mask: bool `(batch, spans)`, False where nothing is injected: the span is marked, so that the row is
+                no plain one, but its words stay as they are. If omitted, every span is heard.
             output_hidden_states, output_attentions: as for BERT; the configuration's values if omitted.
 
         Raises:
             ValueError: if audio is given without positions, or positions without audio (unless
-                `config.injection` is "none"), a shape or a position does not fit, or the audio of a row is not finite.
+                `config.injection` is "none" or the mask leaves no span), a shape or a position does not fit, the audio
+                of a row is not finite, or `config.standardize_audio` lacks the knowledge base that it needs.
         """
         text = input_ids if input_ids is not None else inputs_embeds
-        check_audio(self.config, text, audio_embeds, audio_values, audio_positions)
+        check_audio(self.config, text, audio_embeds, audio_values, audio_positions, audio_mask)
         wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         wants_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
@@ -377,7 +383,7 @@ class AudioBertForMaskedLM(PreTrainedModel):
                 spans = self.detect_spans(input_ids, span_logits, attention_mask)
                 positions = positions_of(spans, input_ids.device)
                 if self.config.injection != "none" and self.knowledge_base is not None:
-                    spans, audio_embeds = look_up(spans, positions, self.knowledge_base, self.config.retrieval_top_k)
+                    spans, audio_embeds, audio_mask = look_up(spans, positions, self.knowledge_base, self.config)
                 audio_positions = positions
 
         outputs: Any = plain
@@ -385,10 +391,14 @@ class AudioBertForMaskedLM(PreTrainedModel):
             if inputs_embeds is None:
                 inputs_embeds = self.get_input_embeddings()(input_ids)
             chosen = partial(rows_of, rows=rows, batch=len(inputs_embeds))
-            words, positions = chosen(inputs_embeds), chosen(audio_positions)
+            words = chosen(inputs_embeds)
             if self.config.injection != "none":
-                audio = self._audio(audio_positions >= 0, audio_embeds, audio_values)
-                words = inject(words, positions, audio, self.audio_projection, add=self.config.injection == "add")
+                positions = heard_positions(audio_positions, audio_mask)
+                audio = embeddings_at(positions >= 0, audio_embeds, audio_values, self.audio_model)
+                if self.config.standardize_audio:
+                    audio = standardized(audio, self.knowledge_base)
+                add = self.config.injection == "add"
+                words = inject(words, chosen(positions), audio, self.audio_projection, add)
             from .lora_audiobert import lora_switched
 
             with lora_switched(True):
@@ -443,25 +453,15 @@ class AudioBertForMaskedLM(PreTrainedModel):
         is_auditory &= ~torch.isin(input_ids, torch.tensor(sorted(special_ids), device=input_ids.device))
         if attention_mask is not None:
             is_auditory &= attention_mask.bool()
+        injected = self.config.injection != "none"
         found: list[list[AuditorySpan]] = []
         for row, runs in enumerate(spans_of(is_auditory)):
-            texts = [str(self.tokenizer.decode(input_ids[row, start:end])).strip() for start, end in runs]
-            scores = [probabilities[row, start:end].mean().item() for start, end in runs]
-            rest = zip(texts, scores, strict=True)
-            found.append(
-                [AuditorySpan(*run, text, score) for run, (text, score) in zip(runs, rest, strict=True) if text]
-            )
+            found.append([])
+            for start, end in runs:
+                if text := str(self.tokenizer.decode(input_ids[row, start:end])).strip():
+                    score = probabilities[row, start:end].mean().item()
+                    found[row].append(AuditorySpan(start, end, text, score, injected=injected))
         return found
-
-    def _audio(
-        self, is_heard: torch.Tensor, audio_embeds: torch.Tensor | None, audio_values: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The embedding of each span that bool `is_heard` `(batch, spans)` marks, float `(n, audio_hidden_size)`."""
-        if audio_values is not None:
-            heard = audio_values[is_heard.to(audio_values.device)]
-            return pooled(self.audio_model(heard.to(self.audio_model.dtype)).last_hidden_state)
-        assert audio_embeds is not None  # checked with the arguments, or looked up
-        return audio_embeds[is_heard.to(audio_embeds.device)].to(is_heard.device)
 
     def _loss(
         self,

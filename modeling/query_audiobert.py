@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, ClapTextModelWithProjection
+from transformers import AutoTokenizer, ClapTextModelWithProjection, PreTrainedConfig, PreTrainedModel
 
 
 class ClapTextTower(ClapTextModelWithProjection):
@@ -79,20 +79,27 @@ class QueryEncoder:
         return vector.cpu().numpy()
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        # Without weights of its own: they would be drawn from the caller's random numbers.
-        with torch.device("meta"):
-            model = ClapTextModelWithProjection(copy.deepcopy(self.model.config))
         stored = {name: value.to(self.stored_dtype) for name, value in self.model.state_dict().items()}
-        model.load_state_dict(stored, assign=True)
-        try:
-            model.save_pretrained(folder)
-        except SafetensorError as error:
-            raise OSError(f"the weights in {os.fspath(folder)} could not be written ({error}).") from error
+        save_weights(ClapTextModelWithProjection, self.model.config, stored, folder)
         if self.tokenizer.is_fast:
             # Encoding leaves its settings in the tokenizer; what is saved may not depend on what was asked before.
             self.tokenizer.backend_tokenizer.no_truncation()
             self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.save_pretrained(folder)
+
+
+def save_weights(
+    kind: type[PreTrainedModel], config: PreTrainedConfig, weights: dict[str, torch.Tensor], folder: str | os.PathLike
+) -> None:
+    """Saves these weights as a model of this kind; raises OSError if they cannot be written."""
+    # Without weights of its own: they would be drawn from the caller's random numbers.
+    with torch.device("meta"):
+        model = kind(copy.deepcopy(config))
+    model.load_state_dict(weights, assign=True)
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(f"the weights in {os.fspath(folder)} could not be written ({error}).") from error
 
 
 def move_into_memory(model: nn.Module) -> None:

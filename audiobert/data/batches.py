@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, DatasetDict, Features, Value
 from transformers import PreTrainedTokenizerBase
 
+from ..modeling.injection_audiobert import weighted_mean
 from .alignment import align_spans
 from .auditorybench import MASK
 from .masking import mask_answers
@@ -23,6 +24,9 @@ DatasetOrDict = TypeVar("DatasetOrDict", Dataset, DatasetDict)
 # What the losses leave out.
 IGNORED = -100
 NO_SPAN = -1
+# What a batch has of sounds, and what a row can have in its place.
+AUDIO = ("audio_embeds", "audio_values")
+HEARD = ("recordings", "recording_weights", "audio_mask")
 
 
 def tokenize_auditorybench(
@@ -162,17 +166,18 @@ class AudioBertDataCollator:
         Args:
             rows: each with input_ids and whatever of attention_mask, token_type_ids, labels, span_labels,
                 audio_positions is there, and, if the audio is given, one entry per audio position of either
-                audio_embeds, float `(spans, audio_hidden_size)`, or audio_values, float `(spans, frames, mel_bins)`.
+                audio_embeds, float `(spans, audio_hidden_size)`, or audio_values, float `(spans, frames, mel_bins)`,
+                and of audio_mask, bool, False where nothing is injected.
 
         Returns:
             The same names, padded: labels and span_labels int64 `(batch, sequence)` with -100; audio_positions int64
             `(batch, max(spans, 1))` with -1, so that the model does not look for spans itself even if no row has
             one; audio_embeds or audio_values float32 `(batch, max(spans, 1), ...)` with 0, left out if no row has
-            a span.
+            a span; audio_mask bool `(batch, max(spans, 1))` with False, left out if something is injected at each span.
 
         Raises:
-            ValueError: if a column is in some of the rows only, both kinds of audio are there, or their number is
-                not that of the positions.
+            ValueError: if a column is in some of the rows only, both kinds of audio are there, or their number or
+                that of the mask is not that of the positions.
         """
         columns = _shared_columns(rows)
         inputs = [name for name in self.tokenizer.model_input_names if name in columns]
@@ -188,11 +193,13 @@ class AudioBertDataCollator:
         if "audio_positions" in columns:
             positions = [row["audio_positions"] for row in rows]
             batch["audio_positions"] = _padded(positions, max(1, *map(len, positions)), NO_SPAN)
-            audio = columns & {"audio_embeds", "audio_values"}
+            audio = columns & set(AUDIO)
             if len(audio) > 1:
                 raise ValueError("The rows have both audio_embeds and audio_values; give one of them.")
             for name in audio:
                 batch.update(_padded_audio(name, rows, batch["audio_positions"]))
+            if "audio_mask" in columns:
+                batch.update(_padded_mask(rows, batch["audio_positions"]))
         return batch
 
 
@@ -207,23 +214,31 @@ class StoredAudio:
     def __init__(self, embeddings: torch.Tensor) -> None:
         self.embeddings = embeddings
 
-    def __call__(self, found: Sequence[int]) -> np.ndarray:
-        return self.embeddings[list(found)].float().mean(0).numpy()
+    def __call__(self, found: Sequence[int], weights: Sequence[float] | None = None) -> np.ndarray:
+        return weighted_mean(self.embeddings[list(found)].float(), weights).numpy()
 
 
 class HearingCollator(AudioBertDataCollator):
     """
     Adds to each row the audio of its recordings and makes the batch.
 
+    A row has `recordings`, for each span the indices of its recordings (none: nothing is injected there), and it may
+    have `recording_weights`, numbers alike that sum to 1 over a span. A row that has audio of its own (`audio_embeds`,
+    or what `name` says), and no `recordings`, is taken as it is.
+
     Args:
         tokenizer: as for `AudioBertDataCollator`.
         name: `"audio_embeds"` or `"audio_values"`.
-        audio_of: from the indices of a span's recordings to its audio, an array of the same shape for every span. To
-            be used by the workers of a `DataLoader` it must be picklable, as a lambda is not.
+        audio_of: from the indices of a span's recordings and their weights, None where all count the same, to its
+            audio, an array of the same shape for every span. To be used by the workers of a `DataLoader` it must be
+            picklable, as a lambda is not.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, name: str, audio_of: Callable[[Sequence[int]], np.ndarray]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        audio_of: Callable[[Sequence[int], Sequence[float] | None], np.ndarray],
     ) -> None:
         super().__init__(tokenizer)
         self.name = name
@@ -237,9 +252,43 @@ class HearingCollator(AudioBertDataCollator):
         return cls(model.tokenizer, "audio_embeds", StoredAudio(model.knowledge_base.audio_embeddings))
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        return super().__call__(
-            [{**row, self.name: [self.audio_of(found) for found in row["recordings"]]} for row in rows]
-        )
+        """
+        Args:
+            rows: as of `AudioBertDataCollator`, with `recordings` or audio of their own.
+
+        Raises:
+            ValueError: also if a row has neither or both, or weights that are not as many as its recordings.
+        """
+        heard = [self._heard(row) for row in rows]
+        # Where nothing is heard stands a zero of the shape of what is heard elsewhere in the batch.
+        sounds = (sound for row in heard for sound in row.get(self.name, ()) if sound is not None)
+        silence = next((np.zeros_like(sound) for sound in sounds), None)
+        for row in heard:
+            if silence is None:
+                row.pop(self.name, None)
+            elif self.name in row:
+                row[self.name] = [silence if sound is None else sound for sound in row[self.name]]
+        return super().__call__(heard)
+
+    def _heard(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row with its audio, None at silent spans, and its mask."""
+        # Where tables of different rows are put together, what a row does not have is None.
+        given = {name: row[name] for name in (*AUDIO, "audio_mask") if row.get(name) is not None}
+        rest = {name: value for name, value in row.items() if name not in (*AUDIO, *HEARD)}
+        recordings, weights = row.get("recordings"), row.get("recording_weights")
+        if (recordings is None) is not bool(given):
+            raise ValueError(
+                f"A row has {'neither' if recordings is None else 'both'} `recordings` "
+                f"{'nor' if recordings is None else 'and'} audio of its own: give it one of them."
+            )
+        if recordings is None:
+            return {**rest, "audio_mask": [True] * len(row["audio_positions"]), **given}
+        if weights is None:
+            weights = [None] * len(recordings)
+        elif [*map(len, weights)] != [*map(len, recordings)]:
+            raise ValueError(f"A row has the recording_weights {weights} for the recordings {recordings}.")
+        sounds = [self.audio_of(*pair) if pair[0] else None for pair in zip(recordings, weights, strict=True)]
+        return {**rest, self.name: sounds, "audio_mask": [bool(found) for found in recordings]}
 
 
 def _shared_columns(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -274,3 +323,13 @@ def _padded_audio(name: str, rows: Sequence[Mapping[str, Any]], positions: torch
         if len(audio):
             target[: len(audio)] = torch.from_numpy(audio)
     return {name: padded}
+
+
+def _padded_mask(rows: Sequence[Mapping[str, Any]], positions: torch.Tensor) -> dict[str, torch.Tensor]:
+    padded = torch.zeros(positions.shape, dtype=torch.bool)
+    for index, (target, row) in enumerate(zip(padded, rows, strict=True)):
+        mask, spans = row["audio_mask"], len(row["audio_positions"])
+        if len(mask) != spans:
+            raise ValueError(f"Row {index} of the batch has {len(mask)} audio_mask for {spans} audio_positions.")
+        target[:spans] = torch.as_tensor(np.asarray(mask, dtype=bool))
+    return {} if torch.equal(padded, positions != NO_SPAN) else {"audio_mask": padded}

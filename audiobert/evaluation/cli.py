@@ -50,6 +50,7 @@ class Heard(str, Enum):
     other_span = "other-span"
     oracle = "oracle"
     label_text = "label-text"
+    blind_clap = "blind-clap"
 
 
 ModelArgument = Annotated[str, typer.Argument(help="A folder, a Hub id, or with --llm-url the name on the server.")]

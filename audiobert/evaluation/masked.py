@@ -22,6 +22,7 @@ from ..language_models.masked import check_masked_model, check_vocabulary, conte
 from ..language_models.modes import in_evaluation_mode, logits_of_columns
 from ..language_models.numbers import refuse_no_numbers
 from ..modeling import AudioBertForMaskedLM
+from ..modeling.injection_audiobert import weighted_mean
 from ..reports.tables import TableReport, TextTable, percent
 from .metrics import answer_is_right, answer_scores, best_tokens, span_exact_scores, span_token_scores
 from .predictions import COMBINED, RowPrediction
@@ -331,7 +332,9 @@ def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: l
     collate = AudioBertDataCollator(tokenizer)
     if _is_audiobert(model) and "recordings" in rows[0]:
         sounds = sounds_of(model)
-        collate = HearingCollator(tokenizer, "audio_embeds", lambda found: sounds.audio_embeds(found).mean(0).numpy())
+        collate = HearingCollator(
+            tokenizer, "audio_embeds", lambda found, weights: weighted_mean(sounds.audio_embeds(found), weights).numpy()
+        )
     batch = {name: value.to(model.device) for name, value in collate(rows).items()}
     labels = batch["labels"]
     inputs = {name: batch[name] for name in tokenizer.model_input_names}
@@ -339,7 +342,8 @@ def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: l
         # One sentence is all of one type; some models know of no types, whatever their tokenizer gives.
         inputs.pop("token_type_ids", None)
     if _is_audiobert(model):
-        inputs.update({name: batch[name] for name in ("audio_positions", "audio_embeds") if name in batch})
+        heard = ("audio_positions", "audio_embeds", "audio_mask")
+        inputs.update({name: batch[name] for name in heard if name in batch})
     columns = (labels != IGNORED).any(0).nonzero()[:, 0]
     with logits_of_columns(model, columns):
         logits = model(**inputs).logits

@@ -1,7 +1,8 @@
-"""The command that makes a knowledge base: `audiobert build-knowledge-base --help`."""
+"""The commands that make a knowledge base and let one grow: `audiobert build-knowledge-base --help`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +18,17 @@ class Pooling(str, Enum):
     sounding = "sounding"
 
 
+class Retrieval(str, Enum):
+    audio = "audio"
+    label = "label"
+    both = "both"
+
+
 @plain_errors
 def build_knowledge_base_command(
-    source: Annotated[str, typer.Argument(metavar="AUDIO", help="Folder with metadata.csv, or a Hub dataset.")],
+    source: Annotated[
+        list[str], typer.Argument(metavar="AUDIO...", help="Folders with metadata.csv, or Hub datasets.")
+    ],
     output: Annotated[Path, typer.Argument(help="Folder to write to; it may not be there yet.")],
     clap: Annotated[str, typer.Option(help="CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
     ast: Annotated[str, typer.Option(help="AST: a folder or a Hub id.")] = "MIT/ast-finetuned-audioset-10-10-0.4593",
@@ -27,33 +36,68 @@ def build_knowledge_base_command(
     ast_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of AST on the Hub.")] = None,
     split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "train",
     sources: Annotated[list[str] | None, typer.Option("--source", help="Only recordings of this source.")] = None,
+    without_sources: Annotated[
+        list[str] | None, typer.Option("--without-source", help="No recordings of this source.")
+    ] = None,
     pooling: Annotated[
         Pooling,
         typer.Option(help="What AST's embedding is the mean of: all of its input, as in the paper, or what sounds."),
     ] = Pooling.mean,
+    retrieval: Annotated[
+        Retrieval, typer.Option(help="Find recordings by their sound, as in the paper, by their label, or by either.")
+    ] = Retrieval.audio,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure pitch and brightness of each recording.")] = False,
+    carry_clap: Annotated[
+        bool, typer.Option("--carry-clap", help="Save CLAP's audio tower along, so that recordings can be added.")
+    ] = False,
     device: Annotated[str, typer.Option(help="Where the encoders run: cpu, cuda, mps, ...")] = "cpu",
 ) -> None:
     """Embeds recordings with CLAP and AST; a build that was stopped goes on where it stopped."""
     from .building import build_knowledge_base
 
-    data: Any = source
-    if not Path(source).is_dir():
-        from datasets import load_dataset
-
-        data = load_dataset(source, split=split)
     report = build_knowledge_base(
-        data,
+        [_opened(name, split) for name in source],
         output,
         clap=clap,
         ast=ast,
         clap_revision=clap_revision,
         ast_revision=ast_revision,
         sources=sources,
+        without_sources=without_sources or (),
         pooling=pooling.value,
+        retrieval=retrieval.value,
+        measure=measure,
+        carry_clap=carry_clap,
         device=device,
     )
     out.print(f"{report.count} recordings in {report.folder} ({report.resumed} from a build that was cut off).")
-    if report.skipped:
-        out.print(f"{len(report.skipped)} were left out; skipped.csv lists them:")
-        for name, reason in report.skipped[:10]:
+    _show_skipped(report.skipped)
+
+
+@plain_errors
+def add_recordings_command(
+    model: Annotated[str, typer.Argument(help="The AudioBERT, a folder or a Hub id.")],
+    audio_dir: Annotated[Path, typer.Argument(help="Folder of the recordings, with metadata.csv.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the new model; it may not be there yet.")],
+) -> None:
+    """Adds recordings to a model's knowledge base; the whole model is written to a new folder, nothing is trained."""
+    from .growing import grow_checkpoint
+
+    report = grow_checkpoint(model, audio_dir, output)
+    out.print(f"{len(report.added)} recordings added; the knowledge base in {output} holds {report.count}.")
+    _show_skipped(report.skipped)
+
+
+def _opened(name: str, split: str) -> Any:
+    if Path(name).is_dir():
+        return name
+    from datasets import load_dataset
+
+    return load_dataset(name, split=split)
+
+
+def _show_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    if skipped:
+        out.print(f"{len(skipped)} were left out; skipped.csv lists them:")
+        for name, reason in skipped[:10]:
             out.print(f"  {escape(name)}: {escape(reason)}", highlight=False)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, ClapFeatureExtractor, ClapModel, PreTrainedModel
+from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, PreTrainedModel
 
+from ..modeling.audio_tower_audiobert import AudioEncoder
 from ..modeling.knowledge_audiobert import EncoderReference
 from ..modeling.query_audiobert import move_into_memory
 from .decoding import audio_seconds
@@ -29,16 +30,25 @@ class AudioEncoders:
     """CLAP's audio tower and AST, each with its feature extractor, in fp32.
 
     Args:
-        clap, ast: checkpoints, Hub ids or local folders.
-        clap_revision, ast_revision: branch, tag or commit of Hub checkpoints.
+        clap: CLAP's audio tower.
+        ast: AST, in eval mode.
+        ast_extractor: its feature extractor.
         max_seconds: CLAP hears the first `max_seconds` of a recording.
         pooling: over what of AST's last hidden states an audio embedding is the mean, see `sounding_states`.
-        device: where they run.
-        hub: `token` and `local_files_only`, as for `from_pretrained`.
     """
 
     def __init__(
-        self,
+        self, clap: AudioEncoder, ast: ASTModel, ast_extractor: ASTFeatureExtractor, max_seconds: float, pooling: str
+    ) -> None:
+        self.clap = clap
+        self.ast = ast
+        self.ast_extractor = ast_extractor
+        self.max_seconds = max_seconds
+        self.pooling = pooling
+
+    @classmethod
+    def from_pretrained(
+        cls,
         clap: str | os.PathLike,
         ast: str | os.PathLike,
         clap_revision: str | None,
@@ -47,20 +57,25 @@ class AudioEncoders:
         pooling: str,
         device: str | torch.device,
         hub: dict[str, Any],
-    ) -> None:
-        clap_hub, ast_hub = with_revision(clap, clap_revision, hub), with_revision(ast, ast_revision, hub)
-        load: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
-        self.clap = ClapModel.from_pretrained(clap, **load, **clap_hub).eval()
-        self.clap_extractor = ClapFeatureExtractor.from_pretrained(clap, **clap_hub)
-        self.ast = ASTModel.from_pretrained(ast, **load, **ast_hub).eval()
-        self.ast_extractor = ASTFeatureExtractor.from_pretrained(ast, **ast_hub)
-        for model in (self.clap, self.ast):
-            move_into_memory(model)
-            model.to(device)
-        self.clap_reference = reference_of(clap, self.clap)
-        self.ast_reference = reference_of(ast, self.ast)
-        self.max_seconds = max_seconds
-        self.pooling = pooling
+    ) -> AudioEncoders:
+        """
+        Loads both.
+
+        Args:
+            clap, ast: checkpoints, Hub ids or local folders.
+            clap_revision, ast_revision: branch, tag or commit of Hub checkpoints.
+            max_seconds, pooling: see above.
+            device: where they run.
+            hub: `token` and `local_files_only`, as for `from_pretrained`.
+        """
+        ast_hub = with_revision(ast, ast_revision, hub)
+        audio_encoder = AudioEncoder.from_pretrained(clap, **with_revision(clap, clap_revision, hub))
+        model = ASTModel.from_pretrained(ast, dtype=torch.float32, use_safetensors=True, **ast_hub).eval()
+        move_into_memory(model)
+        extractor = ASTFeatureExtractor.from_pretrained(ast, **ast_hub)
+        audio_encoder.model.to(device)
+        model.to(device)
+        return cls(audio_encoder, model, extractor, max_seconds, pooling)
 
     @torch.no_grad()
     def __call__(self, recording: SourceRecording) -> tuple[np.ndarray, np.ndarray, float]:
@@ -76,11 +91,10 @@ class AudioEncoders:
         """
         file = recording.open()
         with np.errstate(over="ignore", invalid="ignore"):
-            features = clap_features(self.clap_extractor, file, recording.id, self.max_seconds)
+            features = clap_features(self.clap.extractor, file, recording.id, self.max_seconds)
             waveform = ast_waveform(self.ast_extractor, file)
             values = torch.from_numpy(ast_values(self.ast_extractor, waveform))[None]
-        batch = {name: torch.from_numpy(value)[None].to(self.clap.device) for name, value in features.items()}
-        clap_embedding = self.clap.get_audio_features(**batch).pooler_output[0]
+        clap_embedding = self.clap({name: torch.from_numpy(value)[None] for name, value in features.items()})[0]
 
         hidden = self.ast(values.to(self.ast.device)).last_hidden_state
         if self.pooling == "sounding":

@@ -51,7 +51,7 @@ class SourceRecording:
     """A recording before it is decoded.
 
     `open` returns what `audiobert.sounds.decoding.load_audio` takes; `seconds` is None where the source does not
-    state it.
+    state it, and `pitch_note` empty where it names no note.
     """
 
     id: str
@@ -60,45 +60,64 @@ class SourceRecording:
     license: str
     seconds: float | None
     open: Callable[[], str | bytes]
+    pitch_note: str = ""
 
 
-def read_recordings(source: str | os.PathLike | Dataset, sources: Sequence[str] | None = None) -> list[SourceRecording]:
-    """Lists the recordings of a folder or a dataset, without decoding any.
+def read_recordings(
+    source: str | os.PathLike | Dataset | Sequence[str | os.PathLike | Dataset],
+    sources: Sequence[str] | None = None,
+    without_sources: Sequence[str] = (),
+) -> list[SourceRecording]:
+    """Lists the recordings of a folder or a dataset, or of several in their order, without decoding any.
 
     Args:
         source: a folder in the audiofolder layout, its `metadata.csv` with the columns `file_name` and `label` (or
-            `caption`) and, if known, `source`, `license` and `seconds`; or a `datasets.Dataset` with an `Audio` column
-            and the same other columns. `id` names a recording of a dataset, its row number if there is no such column;
-            a file is named by its `file_name`.
+            `caption`) and, if known, `source`, `license`, `seconds` and `pitch_note`; or a `datasets.Dataset` with an
+            `Audio` column and the same other columns. `id` names a recording of a dataset, its row number if there is
+            no such column; a file is named by its `file_name`. Or a list of such folders and datasets.
         sources: keep only the recordings whose `source` is one of these.
+        without_sources: keep none of these.
 
     Raises:
         OSError: the folder or its `metadata.csv` is not there.
         ValueError: a column is missing, a label is empty, an id is double, a row is at fault (see `read_metadata`), or
             nothing is left to read.
     """
-    if isinstance(source, (str, os.PathLike)):
-        recordings = recordings_of_folder(Path(source))
-        where = os.fspath(source)
-    else:
-        recordings = recordings_of_dataset(source)
-        where = "the dataset"
-    seen: set[str] = set()
-    for recording in recordings:
-        if recording.id in seen:
-            raise ValueError(f"{where} names the recording {recording.id!r} twice; every id may stand there once.")
-        if not recording.label:
-            raise ValueError(f"{where} gives the recording {recording.id!r} no label.")
-        seen.add(recording.id)
-    if sources is not None:
-        present = sorted({recording.source for recording in recordings})
-        unknown = sorted(set(sources) - set(present))
-        if unknown:
-            raise ValueError(f"{where} has no recordings of the sources {unknown}; it has {present}.")
-        recordings = [recording for recording in recordings if recording.source in sources]
+    places = list(source) if isinstance(source, (list, tuple)) else [source]
+    recordings: list[SourceRecording] = []
+    seen: dict[str, str] = {}
+    names = []
+    for place in places:
+        if isinstance(place, (str, os.PathLike)):
+            listed, where = recordings_of_folder(Path(place)), os.fspath(place)
+        else:
+            listed, where = recordings_of_dataset(place), "the dataset"
+        names.append(where)
+        for recording in listed:
+            if recording.id in seen:
+                raise ValueError(
+                    f"{where} names the recording {recording.id!r}"
+                    + (" twice" if seen[recording.id] == where else f", as {seen[recording.id]} does")
+                    + "; every id may stand there once."
+                )
+            if not recording.label:
+                raise ValueError(f"{where} gives the recording {recording.id!r} no label.")
+            seen[recording.id] = where
+        recordings += listed
+    where = ", ".join(names)
+    present = sorted({recording.source for recording in recordings})
+    unknown = sorted({*(sources or ()), *without_sources} - set(present))
+    if unknown:
+        raise ValueError(f"{where} has no recordings of the sources {unknown}; it has {shortened(present)}.")
+    wanted = set(present if sources is None else sources) - set(without_sources)
+    recordings = [recording for recording in recordings if recording.source in wanted]
     if not recordings:
-        raise ValueError(f"{where} holds no recordings.")
+        raise ValueError(f"{where} holds no recordings{' of these sources' if present else ''}.")
     return recordings
+
+
+def shortened(names: Sequence[str], most: int = 10) -> str:
+    return f"{list(names)}" if len(names) <= most else f"{list(names[:most])} and {len(names) - most} more"
 
 
 def recordings_of_folder(folder: Path) -> list[SourceRecording]:
@@ -116,6 +135,7 @@ def recordings_of_folder(folder: Path) -> list[SourceRecording]:
                 license=row.cells.get("license", ""),
                 seconds=parse_seconds(row.cells.get("seconds")),
                 open=partial(os.fspath, recording_path(folder, row.file_name)),
+                pitch_note=row.cells.get("pitch_note", "").strip(),
             )
         )
     return recordings
@@ -260,6 +280,7 @@ def recordings_of_dataset(dataset: Dataset) -> list[SourceRecording]:
                 license=row.get("license") or "",
                 seconds=seconds,
                 open=partial(open_row, number),
+                pitch_note=str(row.get("pitch_note") or "").strip(),
             )
         )
     return recordings

@@ -15,7 +15,7 @@ from transformers import ASTFeatureExtractor, TrainingArguments
 
 from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator
 from ..evaluation.metrics import AuditoryMetrics
-from ..hearing import Hearing, audible_rows, check_hearing
+from ..hearing import BLIND_CLAP, Hearing, audible_rows, check_hearing
 from ..language_models.modes import logits_of_columns
 from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
 from ..sounds.features import ast_features
@@ -84,6 +84,8 @@ def train_audiobert(
     if audio == "none":
         model.config.injection = "none"
     check_hearing(model, hearing)
+    if audio == "trained" and hearing == BLIND_CLAP:
+        raise ValueError("With hearing='blind-clap' no recording is heard to train the audio encoder on: use 'cached'.")
     rows = {split: audible_rows(model, dataset[split], hearing=hearing, seed=args.seed) for split in ("train", "dev")}
     metrics = AuditoryMetrics(tokenizer, ["labels"])
     trainer = AnswerTrainer(
@@ -214,7 +216,7 @@ class BestRecording:
         self.feature_extractor = feature_extractor
         self._features = functools.lru_cache(maxsize=CACHED_FEATURES)(self._read)
 
-    def __call__(self, found: Sequence[int]) -> np.ndarray:
+    def __call__(self, found: Sequence[int], weights: Sequence[float] | None = None) -> np.ndarray:
         return self._features(found[0])
 
     def __reduce__(self) -> tuple:

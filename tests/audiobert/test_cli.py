@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from audiobert import cli
 from audiobert.cli import app
 from audiobert.evaluation.predictions import load_predictions
 
 from audio_fixtures import save_tiny_ast, save_tiny_clap, write_recordings
 from causal_fixtures import make_causal
 from llm_server import MODEL, LlmServer
-from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, original_bert
+from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, discerning_audiobert, hearing_audiobert, original_bert
 from text_fixtures import write_auditorybench, write_csv
 
 runner = CliRunner()
@@ -46,6 +47,38 @@ def test_an_answer_shows_span_recording_and_the_answer_without_audio(folder):
     assert "audio off" in result.stdout
 
 
+@pytest.fixture
+def loaded(monkeypatch):
+    """What `fill-mask` loads in these tests, in the place of a checkpoint."""
+
+    def load(model):
+        monkeypatch.setattr(cli, "_load", lambda _: (model, model.tokenizer))
+
+    return load
+
+
+def test_a_span_that_is_too_far_from_all_recordings_says_so(loaded):
+    # The rain is found with a similarity of .600, the hum with .887.
+    loaded(discerning_audiobert(retrieval_min_similarity=0.7))
+    shown = " ".join(fill_mask(TWO_SPANS).stdout.split())
+    assert "nothing heard at rain: too far is the nearest recording" in shown
+    assert "similarity 0.600), below 0.700" in shown
+    assert "heard hum as" in shown and "similarity 0.89)" in shown
+    (answer,) = json.loads(fill_mask("--json", TWO_SPANS).stdout)
+    assert answer["min_similarity"] == 0.7
+    spans = [span["span"] for span in answer["spans"]]
+    assert [(span["text"], span["injected"]) for span in spans] == [("rain", False), ("hum", True)]
+    assert spans[0]["recordings"][0]["similarity"] == pytest.approx(0.6, abs=0.001)
+
+
+def test_a_recording_that_was_found_by_its_label_says_so(loaded):
+    model = discerning_audiobert()
+    loaded(model)
+    assert "found by its label" not in fill_mask(AUDITORY).stdout
+    model.set_knowledge_base(model.knowledge_base.with_retrieval("label"))
+    assert "found by its label)" in " ".join(fill_mask(AUDITORY).stdout.split())
+
+
 def test_json_with_several_prompts(folder):
     result = fill_mask("--model", folder, "--json", "--top-k", "2", AUDITORY, PLAIN, TWO_SPANS)
     assert result.exit_code == 0, result.output
@@ -59,7 +92,13 @@ def test_json_with_several_prompts(folder):
         "license",
         "seconds",
         "similarity",
+        "pitch_hz",
+        "voiced_seconds",
+        "brightness_hz",
+        "found_by",
     }
+    assert heard["spans"][0]["span"]["injected"] is True
+    assert heard["min_similarity"] is None
     assert len(heard["answers"][0]) == 2
     assert heard["answers"] != heard["answers_without_audio"]
     assert plain["spans"] == []

@@ -14,7 +14,15 @@ from audiobert.inference import answer_prompts
 from audiobert.modeling.lora_audiobert import lora_switched
 
 from audio_fixtures import write_recordings
-from model_fixtures import AUDITORY, PLAIN, TWO_SPANS, hearing_audiobert, original_bert, untrained_audiobert
+from model_fixtures import (
+    AUDITORY,
+    PLAIN,
+    TWO_SPANS,
+    discerning_audiobert,
+    hearing_audiobert,
+    original_bert,
+    untrained_audiobert,
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +104,35 @@ def test_a_control_that_injects_nothing_has_its_adapter_alone():
 def test_replacing_words_by_audio_is_explained_too():
     for part in explain(hearing_audiobert(injection="replace"), TWO_SPANS).attributions[0]:
         assert part.audio_on - part.audio_off == pytest.approx(part.adapter + sum(part.spans) + part.together, abs=1e-4)
+
+
+def test_a_span_whose_recordings_are_too_far_is_shown_with_them_and_changes_nothing(tmp_path):
+    # The rain is found with a similarity of .600, the hum with .887.
+    model = discerning_audiobert(retrieval_min_similarity=0.7, retrieval_top_k=2, retrieval_temperature=0.1)
+    explanation = explain(model, TWO_SPANS)
+    assert [(span.injected, len(span.recordings)) for span in explanation.spans] == [(False, 2), (True, 2)]
+    assert explanation.min_similarity == 0.7
+    for part in explanation.attributions[0]:
+        assert len(part.spans) == 1 and part.together == pytest.approx(0, abs=1e-4)
+        assert part.audio_on - part.audio_off == pytest.approx(part.adapter + part.spans[0], abs=1e-4)
+    data = page_data(write_explanation(explanation, tmp_path / "page.html"))
+    assert data["min_similarity"] == 0.7
+    assert [span["injected"] for span in data["spans"]] == [False, True]
+    nearest = data["spans"][0]["recordings"][0]
+    assert nearest["similarity"] == pytest.approx(0.6, abs=0.001) and nearest["found_by"] == "audio"
+
+    model.config.retrieval_min_similarity = 1.0
+    silent = explain(model, TWO_SPANS)
+    assert {part.spans for part in silent.attributions[0]} == {()}
+    for part in silent.attributions[0]:
+        assert part.audio_on - part.audio_off == pytest.approx(part.adapter, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"retrieval_top_k": 3, "retrieval_temperature": 0.1}, {"standardize_audio": True}])
+def test_the_parts_add_up_whatever_is_injected(options):
+    for part in explain(discerning_audiobert(**options), AUDITORY).attributions[0]:
+        assert part.together == pytest.approx(0, abs=1e-4)
+        assert part.audio_on - part.audio_off == pytest.approx(part.adapter + part.spans[0], abs=1e-4)
 
 
 def test_where_nothing_is_heard_nothing_is_attributed(model, tmp_path):

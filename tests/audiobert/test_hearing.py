@@ -2,6 +2,7 @@
 
 from collections import Counter
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -9,10 +10,14 @@ from datasets import Dataset
 
 from audiobert import AudioBertForMaskedLM
 from audiobert.data.auditorybench import FEATURES
-from audiobert.data.batches import AudioBertDataCollator, tokenize_auditorybench
-from audiobert.hearing import audible_rows, detect, hear, right_label
+from audiobert.data.batches import AudioBertDataCollator, HearingCollator, tokenize_auditorybench
+from audiobert.evaluation.cli import Heard
+from audiobert.evaluation.masked import evaluate_model
+from audiobert.hearing import Hearing, audible_rows, blind_embeddings, detect, hear, right_label
+from audiobert.modeling.injection_audiobert import standardized
 
-from model_fixtures import hearing_audiobert
+from audio_fixtures import tiny_knowledge_base
+from model_fixtures import ScatteredQueries, discerning_audiobert, hearing_audiobert
 
 ANIMAL = {"sentence": "meow is the sound a [MASK] makes", "answer": "cat", "spans": ["meow"], "task": "animal"}
 OTHER_ANIMAL = {"sentence": "bark is the sound a [MASK] makes", "answer": "dog", "spans": ["bark"], "task": "animal"}
@@ -186,3 +191,166 @@ def test_audible_rows_of_a_control_are_those_of_the_others_but_for_what_is_heard
         assert (given[name][:] == random[name][:]) == (name != "recordings"), name
     silent = audible_rows(hearing_audiobert(injection="none"), data)
     assert set(given.column_names) - set(silent.column_names) == {"recordings"}
+
+
+# --- as the model itself hears ---------------------------------------------------------------------------------------
+
+# The best recordings of the spans of ROWS have the similarities .538 (meow), .797 (bark), .600 (rain) and .887 (hum).
+TOO_FAR = 0.7
+# Those of which the model's detector finds the spans.
+DETECTED = [ANIMAL, PITCH]
+OPTIONS = [
+    {},
+    {"retrieval_top_k": 3},
+    {"retrieval_top_k": 3, "retrieval_temperature": 0.1},
+    {"retrieval_min_similarity": TOO_FAR},
+    {"retrieval_min_similarity": 1.0},
+    {"standardize_audio": True},
+    {
+        "retrieval_top_k": 3,
+        "retrieval_temperature": 0.1,
+        "retrieval_min_similarity": TOO_FAR,
+        "standardize_audio": True,
+    },
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ", ".join(options) or "the paper's")
+def test_training_and_evaluation_hear_what_a_prompt_gets(options):
+    model = discerning_audiobert(**options)
+    data = Dataset.from_list(DETECTED, features=FEATURES)
+    rows = audible_rows(model, data).to_list()
+    batch = HearingCollator.of(model)(rows)
+    names = model.tokenizer.model_input_names
+    with torch.no_grad():
+        prompted = model(**{name: batch[name] for name in names})
+        trained = model(**{name: value for name, value in batch.items() if name not in ("labels", "span_labels")})
+    found = [[span.start for span in spans] for spans in prompted.spans]
+    assert found == [row["audio_positions"] for row in rows]
+    assert torch.equal(trained.logits, prompted.logits)
+    injected = [[span.injected for span in spans] for spans in prompted.spans]
+    assert injected == [[bool(recordings) for recordings in row["recordings"]] for row in rows]
+    assert ("audio_mask" in batch) == ("retrieval_min_similarity" in options)
+
+    evaluated = []
+
+    def keep(_module, _args, given, output):
+        if (given["audio_positions"] >= 0).any():
+            evaluated.append((given["input_ids"], output.logits))
+
+    handle = model.register_forward_hook(keep, with_kwargs=True)
+    try:
+        evaluate_model(model, model.tokenizer, data, progress=False)
+    finally:
+        handle.remove()
+    by_ids = {tuple(ids.tolist()): row for row, ids in enumerate(batch["input_ids"])}
+    compared = 0
+    for ids, logits in evaluated:
+        columns = (ids == model.tokenizer.mask_token_id).any(0)
+        for row, answered in zip(ids.tolist(), logits, strict=True):
+            number = next(n for key, n in by_ids.items() if list(key[: len(row)]) == row)
+            expected = prompted.logits[number, : len(row)][columns]
+            assert torch.allclose(answered, expected, atol=1e-3)
+            compared += 1
+    assert compared == len(DETECTED)
+
+
+@pytest.mark.parametrize("hearing", ["retrieved", "random", "other-span", "oracle"])
+def test_every_way_to_hear_is_silent_where_the_best_recording_is_too_far_and_weighs_by_rank(hearing):
+    model = discerning_audiobert(
+        retrieval_top_k=3, retrieval_temperature=0.1, retrieval_min_similarity=TOO_FAR, injection="replace"
+    )
+    rows = tokenized(model, [ANIMAL, {**OTHER_ANIMAL, "answer": model.knowledge_base.recording(0).label}, PITCH])
+    hear(model, rows, hearing)
+    assert [[len(found) for found in row["recordings"]] for row in rows] == [[0], [3], [0, 3]]
+    for text, (recordings, weights) in {
+        "bark": (rows[1]["recordings"][0], rows[1]["recording_weights"][0]),
+        "hum": (rows[2]["recordings"][1], rows[2]["recording_weights"][1]),
+    }.items():
+        (own,) = model.knowledge_base.search([text], 3)
+        similarities = torch.tensor([recording.similarity for recording in own.recordings])
+        assert weights == pytest.approx((similarities / 0.1).softmax(0).tolist(), abs=1e-5)
+        assert (tuple(recordings) == own.indices) == (hearing == "retrieved" or (hearing, text) == ("oracle", "hum"))
+    assert rows[0]["recording_weights"] == [[]]
+
+
+def test_where_fewer_recordings_bear_the_label_the_first_weights_are_shared_out():
+    model = discerning_audiobert(retrieval_top_k=8, retrieval_temperature=0.1)
+    label = model.knowledge_base.recording(3).label
+    (row,) = tokenized(model, [{**ANIMAL, "answer": label}])
+    hear(model, [row], "oracle")
+    (recordings,), (weights,) = row["recordings"], row["recording_weights"]
+    (own,) = model.knowledge_base.search(["meow"], 8)
+    first = torch.tensor([recording.similarity for recording in own.recordings[:4]])
+    assert len(recordings) == 4  # of twelve recordings of three labels
+    assert weights == pytest.approx((first / 0.1).softmax(0).tolist(), abs=1e-5)
+
+
+def test_no_label_is_written_where_the_best_recording_is_too_far():
+    model = discerning_audiobert(injection="none", retrieval_min_similarity=TOO_FAR)
+    rows, before = tokenized(model), tokenized(model)
+    hear(model, rows, "label-text")
+    longer = [len(row["input_ids"]) > len(old["input_ids"]) for row, old in zip(rows, before, strict=True)]
+    assert longer == [False, True, True]
+    note = model.tokenizer.decode(rows[2]["input_ids"][: rows[2]["audio_positions"][1]])
+    assert note.count("(") == 1 and note.rindex("(") > note.index("rain")
+
+
+# --- blind CLAP ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("clap_width", [8, 20])  # less and more than the audio embeddings have
+def test_blind_clap_hears_the_text_tower_at_the_length_of_sounds(standardize, clap_width):
+    model = hearing_audiobert(standardize_audio=standardize)
+    wide = tiny_knowledge_base(width=clap_width, audio_hidden_size=12)
+    wide.query_encoder = ScatteredQueries(clap_width)
+    model.set_knowledge_base(wide)
+    queries = ["meow sound", "hum sound", "bark sound"]
+    embeds = torch.from_numpy(blind_embeddings(model, queries))
+    assert torch.equal(embeds, torch.from_numpy(blind_embeddings(model, queries)))
+    stored = wide.audio_embeds(range(len(wide)))
+    if standardize:
+        embeds, stored = standardized(embeds, wide), standardized(stored, wide)
+    assert torch.allclose(embeds.norm(dim=1), stored.norm(dim=1).mean().expand(3), rtol=1e-3)
+    if clap_width == 8:
+        # The angles between texts are those that CLAP sees.
+        texts = torch.cat([torch.from_numpy(wide.query_encoder(query)) for query in queries])
+        unit = torch.nn.functional.normalize(embeds)
+        assert torch.allclose(unit @ unit.T, texts @ texts.T, atol=1e-4)
+
+
+def test_blind_clap_is_heard_in_training_and_evaluation_and_is_silent_where_recordings_are():
+    model = discerning_audiobert(retrieval_min_similarity=TOO_FAR)
+    data = Dataset.from_list(ROWS, features=FEATURES)
+    rows = audible_rows(model, data, hearing="blind-clap")
+    assert {"audio_embeds", "audio_mask"} <= set(rows.column_names) and "recordings" not in rows.column_names
+    assert rows["audio_mask"][:] == [[False], [True], [False, True]]
+    batch = HearingCollator.of(model)(rows.to_list())
+    (expected,) = blind_embeddings(model, ["hum sound"])
+    assert torch.allclose(batch["audio_embeds"][2, 1], torch.from_numpy(expected), atol=1e-5)
+    assert batch["audio_mask"].tolist() == [[False, False], [True, False], [False, True]]
+
+    heard = []
+    handle = model.audio_projection.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+    try:
+        detected = Dataset.from_list(DETECTED, features=FEATURES)
+        result = evaluate_model(model, model.tokenizer, detected, hearing="blind-clap", progress=False)
+    finally:
+        handle.remove()
+    assert result.hearing == "blind-clap"
+    assert torch.allclose(torch.cat(heard), torch.from_numpy(expected), atol=1e-5)
+
+
+def test_the_commands_offer_every_way_to_hear():
+    assert [choice.value for choice in Heard] == list(get_args(Hearing))
+
+
+def test_a_model_without_a_threshold_hears_blind_clap_at_every_span(model):
+    rows = tokenized(model)
+    similarities = hear(model, rows, "blind-clap")
+    assert similarities == hear(model, tokenized(model))
+    assert all(set(row) & {"recordings", "audio_mask"} == set() for row in rows)
+    assert [len(row["audio_embeds"]) for row in rows] == [1, 1, 2]
+    with pytest.raises(ValueError, match="hears no sound"):
+        hear(hearing_audiobert(injection="none"), tokenized(model), "blind-clap")

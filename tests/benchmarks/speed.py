@@ -112,10 +112,17 @@ def inference(prompts: int) -> dict[str, dict[str, float]]:
     set_detector(model, finds_spans=True)
     warm = ratio(lambda: model(**batch), lambda: bert(**batch), rounds)
     paper = ratio(lambda: model(**batch), papers_arrangement, 3)
+
+    def answer(recordings: int, temperature: float | None) -> None:
+        model.config.retrieval_top_k, model.config.retrieval_temperature = recordings, temperature
+        model(**batch)
+
+    eight = ratio(lambda: answer(8, 0.05), lambda: answer(1, None), rounds)
     return {
         f"plain prompts / BERT, {prompts}": {**plain, "aim": 1.05},
         f"auditory prompts, warm / BERT, {prompts}": {**warm, "aim": 3.0},
         f"auditory prompts / the paper's arrangement, {prompts}": {**paper, "aim": 0.2},
+        f"auditory prompts, eight recordings a span / one, {prompts}": {**eight, "aim": 1.05},
     }
 
 

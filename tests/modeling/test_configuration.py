@@ -15,12 +15,20 @@ def test_paper_values_are_the_defaults():
     assert (config.lora_rank, config.lora_alpha, config.lora_dropout) == (64, 128, 0.01)
     assert config.lora_target_modules == ["query", "key", "value"]
     assert (config.injection, config.retrieval_top_k) == ("add", 1)
+    assert (config.retrieval_temperature, config.retrieval_min_similarity) == (None, None)
+    assert config.standardize_audio is False
     assert (config.text_config.hidden_size, config.audio_config.hidden_size) == (768, 768)
 
 
 def test_round_trip_through_json(tmp_path):
     config = tiny_config(
-        injection="replace", detector_hidden_states=[0, -1], retrieval_top_k=3, companions=["tokenizer"]
+        injection="replace",
+        detector_hidden_states=[0, -1],
+        retrieval_top_k=3,
+        retrieval_temperature=0.05,
+        retrieval_min_similarity=-0.25,
+        standardize_audio=True,
+        companions=["tokenizer"],
     )
     config.save_pretrained(tmp_path)
     assert AudioBertConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
@@ -60,6 +68,17 @@ def test_the_callers_configurations_stay_as_they_are():
         ("trained_on", [{"name": "wikitext"}]),
         ("retrieval_top_k", 0),
         ("retrieval_top_k", True),
+        ("retrieval_temperature", 0),
+        ("retrieval_temperature", -0.1),
+        ("retrieval_temperature", float("inf")),
+        ("retrieval_temperature", float("nan")),
+        ("retrieval_temperature", True),
+        ("retrieval_min_similarity", 1.01),
+        ("retrieval_min_similarity", -1.5),
+        ("retrieval_min_similarity", float("nan")),
+        ("retrieval_min_similarity", "high"),
+        ("standardize_audio", 1),
+        ("standardize_audio", "yes"),
         ("clap", ""),
         ("text_config", 3),
         ("audio_config", "AST"),

@@ -70,7 +70,7 @@ def test_search_agrees_with_brute_force(knowledge_base: AudioBertKnowledgeBase) 
         assert retrieval.indices == tuple(order)
         assert [r.similarity for r in retrieval.recordings] == pytest.approx(list(cosines[order]), abs=1e-6)
         for index, recording in zip(retrieval.indices, retrieval.recordings, strict=True):
-            assert dataclasses.replace(recording, similarity=None) == knowledge_base.recording(index)
+            assert dataclasses.replace(recording, similarity=None, found_by=None) == knowledge_base.recording(index)
 
 
 def test_queries_are_the_text_embeddings_of_clap_itself(tmp_path: Path) -> None:

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import os
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer, Trainer, TrainingArguments
 
 from audiobert.data.auditorybench import FEATURES, load_auditorybench
-from audiobert.data.batches import AlignmentReport, AudioBertDataCollator, alignment_report, tokenize_auditorybench
+from audiobert.data.batches import (
+    AlignmentReport,
+    AudioBertDataCollator,
+    HearingCollator,
+    StoredAudio,
+    alignment_report,
+    tokenize_auditorybench,
+)
 
 from model_fixtures import hearing_audiobert
 from text_fixtures import tiny_tokenizer, write_auditorybench
@@ -190,6 +198,81 @@ def test_audio_that_does_not_fit_is_refused(tokenizer, bench):
         collate([first | {"audio_embeds": np.zeros((1, 12))}, second])
     with pytest.raises(ValueError, match="differ in shape"):
         collate([first | {"audio_embeds": np.zeros((1, 12))}, first | {"audio_embeds": np.zeros((1, 8))}])
+
+
+def spans_of(tokenizer, *spans: list[int]) -> list[dict]:
+    """Rows with spans at these places."""
+    words = tokenizer("meow is the sound a [MASK] makes")
+    return [{**words, "audio_positions": places} for places in spans]
+
+
+@pytest.fixture(scope="module")
+def collate(tokenizer) -> HearingCollator:
+    return HearingCollator(tokenizer, "audio_embeds", StoredAudio(torch.arange(24.0).reshape(6, 4)))
+
+
+def test_a_span_without_recordings_is_masked_and_others_are_not(tokenizer, collate):
+    one, two, none = spans_of(tokenizer, [1], [1, 3], [])
+    heard = [one | {"recordings": [[2]]}, two | {"recordings": [[0, 1], [5]]}, none | {"recordings": []}]
+    batch = collate(heard)
+    assert "audio_mask" not in batch  # nothing is silent
+    assert not {"recordings", "recording_weights"} & set(batch)
+    assert batch["audio_embeds"][1].tolist() == [[2, 3, 4, 5], [20, 21, 22, 23]]
+    silenced = [heard[0], two | {"recordings": [[0, 1], []]}, none | {"recordings": []}]
+    masked = collate(silenced)
+    assert masked["audio_mask"].dtype == torch.bool
+    assert masked["audio_mask"].tolist() == [[True, False], [True, False], [False, False]]
+    assert masked["audio_embeds"][1].tolist() == [[2, 3, 4, 5], [0, 0, 0, 0]]
+    assert torch.equal(masked["audio_positions"], batch["audio_positions"])
+
+
+def test_a_batch_in_which_no_span_has_recordings_goes_through_the_model(tokenizer):
+    model = hearing_audiobert()
+    rows = [row | {"recordings": [[]] * len(row["audio_positions"])} for row in spans_of(tokenizer, [1], [1, 3])]
+    batch = HearingCollator.of(model)(rows)
+    assert "audio_embeds" not in batch and not batch["audio_mask"].any()
+    assert model(**batch).logits.isfinite().all()
+
+
+def test_recordings_have_their_weights(tokenizer, collate):
+    (row,) = spans_of(tokenizer, [1, 3])
+    weights = [[0.75, 0.25], []]
+    batch = collate([row | {"recordings": [[0, 1], []], "recording_weights": weights}])
+    assert batch["audio_embeds"][0, 0].tolist() == [1, 2, 3, 4]
+    assert batch["audio_mask"].tolist() == [[True, False]]
+    with pytest.raises(ValueError, match=r"recording_weights \[\[1\.0\], .* for the recordings \[\[0, 1\]"):
+        collate([row | {"recordings": [[0, 1], []], "recording_weights": [[1.0], []]}])
+
+
+def test_rows_with_audio_of_their_own_stand_beside_rows_with_recordings(tokenizer, collate):
+    one, two = spans_of(tokenizer, [1], [1, 3])
+    own = np.array([[7, 7, 7, 7], [8, 8, 8, 8]], dtype=np.float32)
+    batch = collate([one | {"recordings": [[2]]}, two | {"audio_embeds": own, "audio_mask": [False, True]}])
+    assert batch["audio_embeds"][:, :, 0].tolist() == [[8, 0], [7, 8]]
+    assert batch["audio_mask"].tolist() == [[True, False], [False, True]]
+    # As tables of both give them, which say None of what a row has not.
+    rows = one | {"recordings": [[2]]}, two | {"audio_embeds": own.tolist()}
+    joined = concatenate_datasets([Dataset.from_list([row]) for row in rows]).to_list()
+    assert joined[0]["audio_embeds"] is None
+    batch = collate(joined)
+    assert batch["audio_embeds"][:, :, 0].tolist() == [[8, 0], [7, 8]]
+    assert "audio_mask" not in batch
+
+
+def test_a_row_without_anything_to_hear_or_with_too_much_is_refused(tokenizer, collate):
+    (row,) = spans_of(tokenizer, [1])
+    with pytest.raises(ValueError, match="neither `recordings` nor audio of its own"):
+        collate([row])
+    with pytest.raises(ValueError, match="both `recordings` and audio of its own"):
+        collate([row | {"recordings": [[1]], "audio_embeds": np.ones((1, 4))}])
+    with pytest.raises(ValueError, match="Row 0 of the batch has 2 audio_mask for 1 audio_positions"):
+        collate([row | {"audio_embeds": np.ones((1, 4)), "audio_mask": [True, False]}])
+
+
+def test_workers_are_sent_little_more_than_the_embeddings(collate):
+    assert len(pickle.dumps(StoredAudio(torch.zeros(1000, 96).half()))) < 1000 * 96 * 2 + 2000
+    sent = pickle.loads(pickle.dumps(collate.audio_of))
+    assert (sent([0, 1], [0.5, 0.5]) == collate.audio_of([0, 1])).all()
 
 
 @pytest.mark.parametrize("injection", ["add", "none"])

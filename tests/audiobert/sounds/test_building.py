@@ -420,7 +420,7 @@ def test_datasets_that_cannot_be_read() -> None:
         read_recordings(DatasetDict({"train": dataset, "test": dataset}))
     with pytest.raises(ValueError, match="needs one Audio column"):
         read_recordings(dataset)
-    with pytest.raises(TypeError, match="got list"):
+    with pytest.raises(TypeError, match="got int"):
         read_recordings([1, 2])
     audio = Dataset.from_dict(
         {"audio": [None], "name": ["dog"]}, features=Features({"audio": Audio(), "name": Value("string")})

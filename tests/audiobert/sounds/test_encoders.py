@@ -45,7 +45,7 @@ def recording(tmp_path: Path) -> Callable[[float], SourceRecording]:
 
 
 def encoders(clap: Path, ast: Path, pooling: str = "mean") -> AudioEncoders:
-    return AudioEncoders(clap, ast, None, None, 60.0, pooling, "cpu", {})
+    return AudioEncoders.from_pretrained(clap, ast, None, None, 60.0, pooling, "cpu", {})
 
 
 def test_only_what_is_longer_than_the_input_is_marked(clap: Path, recording: Callable) -> None:
@@ -58,14 +58,15 @@ def test_only_what_is_longer_than_the_input_is_marked(clap: Path, recording: Cal
 
 def test_a_short_clip_has_the_embedding_of_the_unfused_path(clap: Path, ast: Path, recording: Callable) -> None:
     fused = encoders(clap, ast)
-    weights = fused.clap.state_dict()
+    weights = fused.clap.model.state_dict()
     config = ClapConfig.from_pretrained(clap)
     config.audio_config.enable_fusion = False
     unfused = ClapModel(config).eval()
-    unfused.load_state_dict({name: value for name, value in weights.items() if name in unfused.state_dict()})
+    own = unfused.state_dict()
+    unfused.load_state_dict({**own, **{name: value for name, value in weights.items() if name in own}})
 
     def unfused_embedding(seconds: float) -> np.ndarray:
-        features = clap_features(fused.clap_extractor, recording(seconds).open(), f"{seconds}.wav")
+        features = clap_features(fused.clap.extractor, recording(seconds).open(), f"{seconds}.wav")
         # The first of the four is the whole of the recording.
         whole = torch.from_numpy(features["input_features"][None, :1])
         with torch.no_grad():

@@ -96,6 +96,24 @@ def test_training_the_encoder_needs_the_recordings(model, data, tmp_path):
         train_audiobert(model, data, audiobert_arguments(tmp_path), audio="trained")
 
 
+def test_the_encoder_cannot_be_trained_on_what_is_no_sound(model, data, audio_dir, tmp_path):
+    with pytest.raises(ValueError, match="no recording is heard to train the audio encoder on"):
+        args = audiobert_arguments(tmp_path)
+        train_audiobert(model, data, args, audio="trained", audio_dir=audio_dir, hearing="blind-clap")
+
+
+@pytest.mark.parametrize("hearing", ["retrieved", "random", "blind-clap"])
+def test_audiobert_trains_with_weights_a_threshold_and_standardised_audio(hearing, model, data, tmp_path):
+    vars(model.config).update(
+        retrieval_top_k=3, retrieval_temperature=0.1, retrieval_min_similarity=0.5, standardize_audio=True
+    )
+    before = copy.deepcopy(model.state_dict())
+    args = audiobert_arguments(tmp_path, max_steps=2, learning_rate=0.02, **QUICK)
+    scores = train_audiobert(model, data, args, hearing=hearing)
+    assert changed(before, model) >= {"lora", "audio_projection"}
+    assert math.isfinite(scores["eval_loss"])
+
+
 def test_no_recording_is_read_from_outside_of_the_folder(model, audio_dir):
     sounds = model.knowledge_base
     metadata = sounds.metadata.to_pydict()

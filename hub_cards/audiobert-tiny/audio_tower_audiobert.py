@@ -1,0 +1,1 @@
+../../modeling/audio_tower_audiobert.py

@@ -1,0 +1,1 @@
+../../modeling/labels_audiobert.py

@@ -1,0 +1,1 @@
+../../modeling/parts_audiobert.py

@@ -1,0 +1,1 @@
+../../modeling/recordings_audiobert.py
