@@ -104,7 +104,7 @@ def evaluate_command(
     output_format: FormatOption = Format.table,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Scores any model on AuditoryBench, with 95 % intervals and text-only controls beside it."""
+    """Scores any model on AuditoryBench, with 95 % intervals over what rows share, ceilings and text-only controls."""
     from ..data.auditorybench import TASKS, load_auditorybench
     from .comparison import accuracy_report
     from .predictions import save_predictions
@@ -203,7 +203,7 @@ def compare_command(
     ] = None,
     output_format: FormatOption = Format.table,
 ) -> None:
-    """Tells whether the audio helped: paired bootstrap and McNemar's test, by Holm over tasks and splits."""
+    """Tells whether the audio helped: paired bootstrap over what rows share, and McNemar by row; Holm over columns."""
     from ..data.auditorybench import load_auditorybench
     from .comparison import compare
     from .page import write_evaluation_page
