@@ -120,7 +120,7 @@ def evaluate_command(
         typer.Option(metavar="NAME=MODEL", help="With --sound-swap: a model beside it, such as one without audio."),
     ] = None,
 ) -> None:
-    """Scores any model on AuditoryBench, with 95 % intervals and text-only controls beside it."""
+    """Scores any model on AuditoryBench, with 95 % intervals over what rows share, ceilings and text-only controls."""
     if sound_swap:
         of_benchmark = _given(split=splits, task=tasks, spans=spans, audio=audio, hearing=hearing)
         of_others = _given(method=method, prompt=prompt, **{"llm-url": llm_url})
@@ -230,7 +230,7 @@ def compare_command(
     ] = None,
     output_format: FormatOption = Format.table,
 ) -> None:
-    """Tells whether the audio helped: paired bootstrap and McNemar's test, by Holm over tasks and splits."""
+    """Tells whether the audio helped: paired bootstrap over what rows share, and McNemar by row; Holm over columns."""
     from ..data.auditorybench import load_auditorybench
     from .comparison import compare
     from .page import write_evaluation_page
