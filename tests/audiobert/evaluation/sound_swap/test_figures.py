@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from swap_fixtures import answers_by, perfect_listener, spotting_audiobert, tiny_sound_swap
+from swap_fixtures import answers_by, perfect_listener, some_questions, spotting_audiobert, tiny_sound_swap
 
 from audiobert.data.auditorybench import load_auditorybench
 from audiobert.evaluation.sound_swap import choosing
@@ -99,7 +99,7 @@ def test_a_linear_classifier_of_the_text_gets_half_of_new_names_and_chooses_betw
 
 
 def test_a_model_its_controls_and_those_without_a_model_stand_beside_each_other(tmp_path, monkeypatch):
-    swap, model = tiny_sound_swap(), spotting_audiobert(tiny_sound_swap())
+    swap, model = some_questions(4), spotting_audiobert(tiny_sound_swap())
     monkeypatch.setattr(choosing, "answer_logits", answers_by(perfect_listener))
     train = load_auditorybench(write_auditorybench(tmp_path))["train"]
     bert = tiny_bert(len(tiny_tokenizer()))
