@@ -295,7 +295,7 @@ def assemble(
     carried: AudioEncoder | None,
 ) -> AudioBertKnowledgeBase:
     kept = [shard for shard in shards if len(shard.rows)]
-    described = [described_recording for shard in kept for described_recording in described_by(shard, recordings)]
+    described = [recording for shard in kept for recording in described_by(shard, recordings)]
     names = [*METADATA_COLUMNS, *(MEASURED_COLUMNS if kept[0].measured is not None else ())]
     columns = {name: [getattr(recording, name) for recording in described] for name in names}
     numbers = {name: pyarrow.array(columns[name], pyarrow.float64()) for name in names if name in SOUND_COLUMNS}
@@ -313,12 +313,12 @@ def described_by(shard: Shard, recordings: Sequence[SourceRecording]) -> list[Re
     """What a knowledge base says of the recordings of a shard, which are numbered as in `recordings`."""
     described = []
     for number, row in enumerate(shard.rows):
-        measured: dict[str, float | None] = {}
+        source = recordings[row]
+        seconds = float(shard.seconds[number])
+        measured: dict[str, Any] = {}
         if shard.measured is not None:
             values = (None if np.isnan(value) else float(value) for value in shard.measured[number])
             measured = dict(zip(MEASURED_COLUMNS, values, strict=True))
-        source = recordings[row]
-        seconds = float(shard.seconds[number])
         described.append(Recording(source.id, source.label, source.source, source.license, seconds, **measured))
     return described
 
