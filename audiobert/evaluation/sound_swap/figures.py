@@ -20,7 +20,7 @@ Runs = Sequence[Sequence[SwapAnswer]]
 
 NOTE = (
     "95 % intervals by bootstrap over the labels of the recordings, not over questions. Of unheard names and of a new "
-    "sound the words give exactly half, whatever is made of them. Blind CLAP is a control where it was trained so."
+    "sound the words give exactly half, whatever is made of them. Blind CLAP is a control of who was trained on it."
 )
 
 
