@@ -123,7 +123,7 @@ def evaluate_command(
     """Scores any model on AuditoryBench, with 95 % intervals over what rows share, ceilings and text-only controls."""
     if sound_swap:
         of_benchmark = _given(split=splits, task=tasks, spans=spans, audio=audio, hearing=hearing)
-        of_others = _given(method=method, prompt=prompt, **{"llm-url": llm_url})
+        of_others = _given(kind=kind, method=method, prompt=prompt, **{"llm-url": llm_url})
         _refuse("the sound swap", {**of_benchmark, **of_others})
         load = partial(_load, kind=Kind.masked, dtype=dtype, device_map=device_map, device=device)
         where: dict[str, Any] = {"questions": questions, "data": data, "save": save, "batch_size": batch_size}

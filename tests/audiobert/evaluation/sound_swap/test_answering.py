@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from swap_fixtures import answers_by, perfect_listener, reader, spotting_audiobert, tiny_sound_swap
+from swap_fixtures import answers_by, perfect_listener, reader, some_questions, spotting_audiobert, tiny_sound_swap
 from transformers import BertForMaskedLM
 
 from audiobert.evaluation.sound_swap import choosing
@@ -48,20 +48,6 @@ def figures_of(model, listeners, swap=None):
     return sound_swap_report({listener: [given] for listener, given in answers.items()}).parts
 
 
-def some_questions() -> SoundSwap:
-    """A few of each part, in whole worlds."""
-    swap = tiny_sound_swap()
-    return SoundSwap(
-        0,
-        tuple(
-            swap.questions[number]
-            for part in PARTS
-            for numbers in list(swap.worlds(part).values())[:2]
-            for number in numbers[:8]
-        ),
-    )
-
-
 def test_a_perfect_listener_gets_all_of_every_part_and_nothing_without_the_sounds(model, monkeypatch):
     monkeypatch.setattr(choosing, "answer_logits", answers_by(perfect_listener))
     parts = figures_of(model, (END_TO_END, GIVEN, NOTHING_INJECTED, AUDIO_OFF))
@@ -76,7 +62,7 @@ def test_a_perfect_listener_gets_all_of_every_part_and_nothing_without_the_sound
 
 def test_a_perfect_listener_to_the_wrong_sounds_is_near_chance(model, monkeypatch):
     monkeypatch.setattr(choosing, "answer_logits", answers_by(perfect_listener))
-    parts = figures_of(model, (RANDOM, OTHER_SPAN))
+    parts = figures_of(model, (RANDOM, OTHER_SPAN), some_questions(24))
     for listener in (RANDOM, OTHER_SPAN):
         assert parts[UNHEARD_NAMES][listener].follows_sound < 0.75
         assert parts[UNHEARD_NAMES][listener].recordings_found < 0.5
@@ -136,9 +122,9 @@ def test_a_real_model_answers_as_all_listeners_and_differently_with_other_sounds
 
 
 def test_answers_do_not_depend_on_the_batch_and_come_in_the_order_of_the_questions(model):
-    swap = some_questions()
+    swap = some_questions(4)
     turned = SoundSwap(0, swap.questions[::-1])
-    one = answer_questions(model, model.tokenizer, swap, listeners=(END_TO_END,), batch_size=1, progress=False)
+    one = answer_questions(model, model.tokenizer, swap, listeners=(END_TO_END,), batch_size=3, progress=False)
     other = answer_questions(model, model.tokenizer, turned, listeners=(END_TO_END,), batch_size=16, progress=False)
     assert [answer.question for answer in one[END_TO_END]] == list(swap.questions)
     assert one[END_TO_END] == other[END_TO_END][::-1]
@@ -162,7 +148,7 @@ def test_the_model_has_its_own_knowledge_base_back_also_after_an_error(model, mo
 
 
 def test_a_model_without_audio_is_asked_the_text_alone(monkeypatch):
-    swap = tiny_sound_swap()
+    swap = some_questions(16)
     tokenizer = hearing_audiobert().tokenizer
     bert: BertForMaskedLM = tiny_bert(len(tokenizer))
     answers = answer_questions(bert, tokenizer, swap, progress=False)

@@ -106,6 +106,7 @@ def test_a_model_is_asked_as_a_table_with_fewer_controls(saved):
     ("options", "message"),
     [
         (["--sound-swap", "--hearing", "random"], "--hearing means nothing for the sound swap"),
+        (["--sound-swap", "--kind", "causal"], "--kind means nothing for the sound swap"),
         (["--sound-swap", "--control", "model"], "--control is NAME=MODEL"),
         (["--sound-swap", "--questions", "nowhere"], "nowhere holds no questions of the sound swap"),
         (["--control", "a=b"], "--control means nothing for AuditoryBench"),

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from swap_fixtures import answers_by, perfect_listener, spotting_audiobert, tiny_sound_swap
+from swap_fixtures import answers_by, perfect_listener, some_questions, spotting_audiobert, tiny_sound_swap
 
 from audiobert.data.auditorybench import load_auditorybench
 from audiobert.evaluation.sound_swap import choosing
@@ -62,10 +62,24 @@ def test_sound_name_and_neither_are_all_answers_where_names_are_real():
     assert found.neither == (len(questions) - 30) / len(questions)
 
 
+def test_what_hearing_adds_is_against_every_other_listener_on_the_same_questions():
+    heard, read = right_where(lambda question: True), majority_answers(tiny_sound_swap())
+    report = sound_swap_report({END_TO_END: [heard, heard], MAJORITY: [read]})
+    for part in PARTS:
+        assert report.parts[part][END_TO_END].hearing_adds is None
+        gain = report.parts[part][MAJORITY].hearing_adds
+        assert gain.difference == 0.5
+        assert gain.interval.low <= 0.5 <= gain.interval.high
+    assert "| +50.00 [" in report.to_markdown()
+    assert sound_swap_report({MAJORITY: [read]}).parts[NEW_SOUND][MAJORITY].hearing_adds is None
+
+
 def test_seeds_that_answered_other_questions_and_no_answers_are_refused():
     answers = right_where(lambda question: True)
-    with pytest.raises(ValueError, match="answered different questions"):
+    with pytest.raises(ValueError, match="answered other questions"):
         sound_swap_report({"model": [answers, answers[:-1]]})
+    with pytest.raises(ValueError, match="answered other questions"):
+        sound_swap_report({END_TO_END: [answers], "model": [answers[:-1]]})
     with pytest.raises(ValueError, match="no answers of 'model'"):
         sound_swap_report({"model": [[]]})
 
@@ -99,7 +113,7 @@ def test_a_linear_classifier_of_the_text_gets_half_of_new_names_and_chooses_betw
 
 
 def test_a_model_its_controls_and_those_without_a_model_stand_beside_each_other(tmp_path, monkeypatch):
-    swap, model = tiny_sound_swap(), spotting_audiobert(tiny_sound_swap())
+    swap, model = some_questions(4), spotting_audiobert(tiny_sound_swap())
     monkeypatch.setattr(choosing, "answer_logits", answers_by(perfect_listener))
     train = load_auditorybench(write_auditorybench(tmp_path))["train"]
     bert = tiny_bert(len(tiny_tokenizer()))
