@@ -104,7 +104,7 @@ def evaluate_command(
     output_format: FormatOption = Format.table,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Scores any model on AuditoryBench, with 95 % intervals over what rows share, ceilings and text-only controls."""
+    """Scores any model on AuditoryBench, with 95 % intervals and text-only controls beside it."""
     from ..data.auditorybench import TASKS, load_auditorybench
     from .comparison import accuracy_report
     from .predictions import save_predictions
