@@ -120,7 +120,7 @@ def evaluate_command(
         typer.Option(metavar="NAME=MODEL", help="With --sound-swap: a model beside it, such as one without audio."),
     ] = None,
 ) -> None:
-    """Scores any model on AuditoryBench, with 95 % intervals over what rows share, ceilings and text-only controls."""
+    """Scores any model on AuditoryBench, with 95 % intervals and text-only controls beside it."""
     if sound_swap:
         of_benchmark = _given(split=splits, task=tasks, spans=spans, audio=audio, hearing=hearing)
         of_others = _given(kind=kind, method=method, prompt=prompt, **{"llm-url": llm_url})

@@ -234,7 +234,7 @@ def _resampled_accuracies(
     # For each group the number of its rows and, by seed of each side, of those that are right. Sums of such whole
     # numbers are exact in floats, in which they are many times as fast.
     counted = np.concatenate([np.ones((1, len(sampling.groups)), bool), *sides])
-    table = np.stack([np.bincount(sampling.groups, weights=row) for row in counted], axis=1)
+    table: NDArray[np.float64] = np.stack([np.bincount(sampling.groups, row) for row in counted], axis=1, dtype=float)
     if max(map(len, sampling.members)) == 1:
         totals = _drawn_one_way(table, sampling, generator)
     else:
@@ -269,9 +269,9 @@ def _drawn_crossed(
     clusters = sampling.clusters
     crossed = [group for group, members in enumerate(sampling.members) if len(members) > 1]
     sums = np.zeros((clusters, table.shape[1]))
-    for group, members in enumerate(sampling.members):
-        if len(members) == 1:
-            sums[members[0]] += table[group]
+    for group, found in enumerate(sampling.members):
+        if len(found) == 1:
+            sums[found[0]] += table[group]
     width = max(len(sampling.members[group]) for group in crossed)
     # What stands in the place of a cluster that is not there is always drawn once.
     members = np.array([[*sampling.members[group], *[clusters] * width][:width] for group in crossed])

@@ -60,7 +60,7 @@ HEARINGS: dict[str, tuple[Hearing, bool]] = {
     NO_AUDIO: ("retrieved", False),
     RANDOM: ("random", True),
     OTHER_SPAN: ("other-span", True),
-    BLIND: (BLIND_CLAP, True),
+    BLIND: ("blind-clap", True),
     LABEL_AS_TEXT: ("label-text", False),
     ORACLE: ("oracle", True),
 }
