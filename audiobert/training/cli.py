@@ -169,12 +169,13 @@ def train_command(
     _claim(output)
     audiobert, dataset = _start(model, bert, ast, knowledge_base, seed), load_auditorybench(data)
     kept = _held_out(audiobert, dataset, listen, model, held_out, held_out_seed)
-    how = (audio.value, audio_dir, hearing.value, Listening(listen, kept, vary_recordings, audio_dropout))
+    how: dict[str, Any] = {"audio": audio.value, "audio_dir": audio_dir, "hearing": hearing.value}
+    how["listening"] = Listening(listen, kept, vary_recordings, audio_dropout)
     args = audiobert_arguments(output, seed=seed, **_given(epochs, max_steps, batch_size, learning_rate))
     if is_finished(args):
-        settings = audiobert_settings(audiobert, dataset, args, *how)
+        settings = audiobert_settings(audiobert, dataset, args, **how)
         return _tell_finished(output, finished_scores(args, settings), "dev")
-    scores = train_audiobert(audiobert, dataset, args, *how)
+    scores = train_audiobert(audiobert, dataset, args, **how)
     save_run(args, scores, *_parts(audiobert, kept))
     _show_scores(output, scores, "dev")
 

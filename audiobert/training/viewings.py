@@ -92,7 +92,7 @@ def viewings(
         seed: of the draws.
     """
     if replace(listening, held_out=None) == NOT_LISTENING:
-        return rows  # type: ignore[return-value]  # a `datasets.Dataset` is one in all that a Trainer asks of it
+        return rows
     columns = [*tokenizer_of(model).model_input_names, "labels", "audio_positions"]
     made = listening_rows(model, train, listening, seed)
     if model.config.injection == "none":
