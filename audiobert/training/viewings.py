@@ -169,6 +169,8 @@ class Viewings(torch.utils.data.Dataset):
         return len(self.given) + self.made_per_epoch
 
     def __getitem__(self, place: int) -> Row:
+        if not 0 <= place < len(self):
+            raise IndexError(f"Row {place} asked of an epoch of {len(self)}.")
         return self.__getitems__([place])[0]
 
     def __getitems__(self, places: Sequence[int]) -> list[Row]:
