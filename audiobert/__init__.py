@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         Recording,
         Retrieval,
     )
-    from .sounds.growing import add_recordings
+    from .sounds.growing import add_recordings as add_recordings
 
 _here = Path(__file__).parent
 if not (_here / "modeling").is_dir():
@@ -34,9 +34,10 @@ __all__ = [
     "AuditorySpan",
     "Recording",
     "Retrieval",
-    "add_recordings",
     "bundled",
 ]
+# Not for `import *`, which would need the extra that it needs.
+_OF_AN_EXTRA = ["add_recordings"]
 
 
 def bundled(name: str = "audiobert-tiny") -> Path:
@@ -55,19 +56,19 @@ def bundled(name: str = "audiobert-tiny") -> Path:
 
 def __getattr__(name: str) -> Any:
     # The classes bring torch and transformers along, which who only decodes or measures sounds need not wait for.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "add_recordings":
-        from .sounds.growing import add_recordings
+        from .sounds.growing import add_recordings as add_recordings
 
         return add_recordings
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import modeling
 
     return getattr(modeling, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_OF_AN_EXTRA})
 
 
 imports.watch()

@@ -39,3 +39,17 @@ def locked(path: Path, taken: str, *, shared: bool = False) -> Iterator[None]:
     with open(path, "ab") as file:
         take_lock(file, taken, shared=shared)
         yield
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Holds the lock of a file that is there for it alone, and waits for it where another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass  # As in `take_lock`: not every system knows such locks.
+        yield

@@ -70,16 +70,17 @@ def tokenize_auditorybench(
     integers = [Value("int64")]
     added = {name: integers for name in (*tokenizer.model_input_names, "labels", "span_labels", "audio_positions")}
     return Dataset.from_dict(
-        {**rows, **_tokenize_rows(rows, tokenizer, max_length)},
+        {**rows, **tokenized_columns(rows, tokenizer, max_length)},
         # Stated, as lists that happen to be empty have no type to infer.
         features=Features({**dataset.features, **added, "span_texts": [Value("string")]}),
         split=dataset.split,
     )
 
 
-def _tokenize_rows(
+def tokenized_columns(
     rows: Mapping[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> dict[str, list[list]]:
+    """The columns that [`tokenize_auditorybench`] adds, of rows given by their columns sentence, answer and spans."""
     masked = mask_answers(rows["sentence"], rows["answer"], tokenizer, max_length)
     # An unknown word is a word like others.
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}

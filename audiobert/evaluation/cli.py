@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import Format, err, plain_errors, print_figures
+from .sound_swap import cli as sound_swap_cli
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .predictions import RowPrediction
 
 app = typer.Typer()
+app.add_typer(sound_swap_cli.app)
 
 
 class Kind(str, Enum):
@@ -74,7 +77,7 @@ FormatOption = Annotated[Format, typer.Option("--format", help="What to print.")
 @plain_errors
 def evaluate_command(
     model: ModelArgument,
-    data: Annotated[Path, typer.Option("--data", help="Folder of AuditoryBench's CSV files.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of AuditoryBench's CSV files.")] = None,
     kind: KindOption = None,
     splits: Annotated[list[str] | None, typer.Option("--split", help="Splits; all but train if omitted.")] = None,
     tasks: Annotated[list[str] | None, typer.Option("--task", help="animal or pitch; both if omitted.")] = None,
@@ -103,8 +106,32 @@ def evaluate_command(
     device_map: DeviceMapOption = None,
     output_format: FormatOption = Format.table,
     device: DeviceOption = "cpu",
+    sound_swap: Annotated[
+        bool,
+        typer.Option(
+            "--sound-swap", help="Ask what only who hears can answer; --data is then for the linear text-only control."
+        ),
+    ] = False,
+    questions: Annotated[
+        Path | None, typer.Option(help="With --sound-swap: what make-sound-swap wrote; MODEL/sound_swap if omitted.")
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MODEL", help="With --sound-swap: a model beside it, such as one without audio."),
+    ] = None,
 ) -> None:
     """Scores any model on AuditoryBench, with 95 % intervals and text-only controls beside it."""
+    if sound_swap:
+        of_benchmark = _given(split=splits, task=tasks, spans=spans, audio=audio, hearing=hearing)
+        of_others = _given(kind=kind, method=method, prompt=prompt, **{"llm-url": llm_url})
+        _refuse("the sound swap", {**of_benchmark, **of_others})
+        load = partial(_load, kind=Kind.masked, dtype=dtype, device_map=device_map, device=device)
+        where: dict[str, Any] = {"questions": questions, "data": data, "save": save, "batch_size": batch_size}
+        print_figures(sound_swap_cli.ask(model, control or [], load, controls=controls, **where), output_format)
+        return
+    _refuse("AuditoryBench", _given(questions=questions, control=control))
+    if data is None:
+        raise ValueError("Name the folder of AuditoryBench with --data, or ask the sound swap with --sound-swap.")
     from ..data.auditorybench import TASKS, load_auditorybench
     from .comparison import accuracy_report
     from .predictions import save_predictions
@@ -203,7 +230,7 @@ def compare_command(
     ] = None,
     output_format: FormatOption = Format.table,
 ) -> None:
-    """Tells whether the audio helped: paired bootstrap and McNemar's test, by Holm over tasks and splits."""
+    """Tells whether the audio helped: paired bootstrap over what rows share, and McNemar by row; Holm over columns."""
     from ..data.auditorybench import load_auditorybench
     from .comparison import compare
     from .page import write_evaluation_page

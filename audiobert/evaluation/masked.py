@@ -187,13 +187,13 @@ def evaluate_model(
     ):
         for name, rows in rows_by_split.items():
             others = [row["other"] for row in rows if row["other"] is not None]
-            passes = 2 if _is_audiobert(model) else 1
+            passes = 2 if is_audiobert(model) else 1
             advance = partial(bar.advance, bar.add_task(name, total=passes * (len(rows) + len(others))))
-            if _is_audiobert(model):
+            if is_audiobert(model):
                 # Together: a row with the one answer and with the other is to hear the same draw from the same sounds.
                 similar = _listen(model, [*rows, *others], batch_size, spans, audio, hearing, seed, advance)
                 similarities.update({(name, row): value for row, value in similar.items() if row < len(rows)})
-            for chosen in (*_batches(rows, batch_size), *_batches(others, batch_size)):
+            for chosen in (*batches_of_like_rows(rows, batch_size), *batches_of_like_rows(others, batch_size)):
                 _predict(model, tokenizer, chosen)
                 advance(len(chosen))
     answered = {
@@ -240,7 +240,7 @@ def evaluate_detector(
 def _what_was_heard(model: PreTrainedModel, spans: str, audio: str, hearing: str) -> dict[str, str]:
     """What a table says of the model; the defaults of `evaluate_model` are no settings of a model without audio."""
     kind = type(model).__name__
-    if not _is_audiobert(model):
+    if not is_audiobert(model):
         return {"model": kind, "spans": "none", "audio": "none", "hearing": "none"}
     if audio == "on" and model.config.injection == "none":
         # A text-only control: its adapter is on where there are spans, and labels can be written there.
@@ -254,7 +254,7 @@ def _check_modes(model: PreTrainedModel, spans: str, audio: str, hearing: Hearin
             raise ValueError(f"`{name}` must be {' or '.join(map(repr, modes))}, got {value!r}.")
     if audio == "off" and (spans == "gold" or hearing != "retrieved"):
         raise ValueError("With `audio='off'` nothing is heard: leave `spans` and `hearing` out.")
-    if _is_audiobert(model):
+    if is_audiobert(model):
         if audio == "on":
             check_hearing(model, hearing)
     elif spans == "gold" or hearing != "retrieved":
@@ -317,7 +317,9 @@ def _listen(
     return {number: value for number, value in enumerate(similarities) if value is not None}
 
 
-def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+def batches_of_like_rows(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """Batches of tokenized rows with `labels` and `audio_positions`, those together that cost the least so."""
+
     # Rows of one length need no padding, those with their masks in the same places few logits, and those in which all
     # or none is heard one pass.
     def kind(row: dict[str, Any]) -> tuple[bool, int, list[bool]]:
@@ -327,10 +329,18 @@ def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, A
     return (alike[start : start + size] for start in range(0, len(rows), size))
 
 
-def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]) -> None:
-    """Puts into each row what is scored: its answer pieces and answer scores."""
+def answer_logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    What a model makes of a batch of rows, in which stands what is heard: its logits, float `(batch, places, vocab)`, at
+    all places or at those where any row has a label, and `labels`, int64 `(batch, places)`, -100 where there is none.
+
+    Raises:
+        ValueError: the logits of a label are no numbers.
+    """
     collate = AudioBertDataCollator(tokenizer)
-    if _is_audiobert(model) and "recordings" in rows[0]:
+    if is_audiobert(model) and "recordings" in rows[0]:
         sounds = sounds_of(model)
         collate = HearingCollator(
             tokenizer, "audio_embeds", lambda found, weights: weighted_mean(sounds.audio_embeds(found), weights).numpy()
@@ -341,7 +351,7 @@ def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: l
     if "token_type_ids" not in signature(model.forward).parameters:
         # One sentence is all of one type; some models know of no types, whatever their tokenizer gives.
         inputs.pop("token_type_ids", None)
-    if _is_audiobert(model):
+    if is_audiobert(model):
         heard = ("audio_positions", "audio_embeds", "audio_mask")
         inputs.update({name: batch[name] for name in heard if name in batch})
     columns = (labels != IGNORED).any(0).nonzero()[:, 0]
@@ -352,7 +362,12 @@ def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: l
     masked = labels != IGNORED
     owners = masked.nonzero()[:, 0].tolist()
     refuse_no_numbers(model, logits[masked], lambda mask: rows[owners[mask]]["sentence"])
+    return logits, labels
 
+
+def _predict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]) -> None:
+    """Puts into each row what is scored: its answer pieces and answer scores."""
+    logits, labels = answer_logits(model, tokenizer, rows)
     answers = best_tokens(logits, labels, tokenizer.unk_token_id).tolist()
     for row, pieces in zip(rows, answers, strict=True):
         row["answer_pieces"] = [piece for piece in pieces if piece != IGNORED]
@@ -431,6 +446,7 @@ def _detector_scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _is_audiobert(model: PreTrainedModel) -> TypeGuard[AudioBertForMaskedLM]:
+def is_audiobert(model: PreTrainedModel) -> TypeGuard[AudioBertForMaskedLM]:
+    """Whether a model can detect spans, look them up and hear."""
     # Not by its class, which is another one where it came with a checkpoint's code.
     return model.config.model_type == "audiobert"

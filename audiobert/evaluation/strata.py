@@ -11,7 +11,8 @@ import numpy as np
 
 from ..benchmark.dataset.splitting import normalise_sentence
 from ..reports.tables import TableReport, TextTable, percent
-from .comparison import Accuracy, Runs, check_same_rows, interval_text, outcomes_by_seed
+from .clusters import OVER_CLUSTERS
+from .comparison import Accuracy, Outcomes, Runs, check_same_rows, interval_text
 from .predictions import RowPrediction
 
 # What is said of a row's sentence, of its answer and of its spans, most familiar first.
@@ -60,7 +61,8 @@ class StrataReport(TableReport):
             ]
             for stratum in self.strata
         ]
-        return TextTable("Accuracy by kind of row", ("by", "split", "task", "kind", "rows", *models), rows, names=4)
+        header = ("by", "split", "task", "kind", "rows", *models)
+        return TextTable("Accuracy by kind of row", header, rows, names=4, note=OVER_CLUSTERS)
 
 
 def stratify(
@@ -69,7 +71,8 @@ def stratify(
     similarities: Mapping[tuple[str, int], float] | None = None,
 ) -> StrataReport:
     """
-    Splits up the accuracy of models by what one that only reads can know from the training data.
+    Splits up the accuracy of models by what one that only reads can know from the training data, with 95 % intervals
+    over what the rows of a stratum share (`clusters_of`).
 
     Texts are the same if their words are, whatever their case and punctuation (`normalise_sentence`), and each task is
     compared with its own training rows:
@@ -95,7 +98,7 @@ def stratify(
     """
     if not models:
         raise ValueError("There is no model whose accuracy could be split up.")
-    outcomes = {name: outcomes_by_seed(runs) for name, runs in models.items()}
+    outcomes = {name: Outcomes.of(runs) for name, runs in models.items()}
     check_same_rows([runs[0] for runs in models.values()])
     rows = next(iter(models.values()))[0]
 
@@ -111,7 +114,7 @@ def stratify(
                 if (row.split, row.task) == (split, task):
                     chosen.setdefault(level_of_row[number], []).append(number)
             for (_, name), numbers in sorted(chosen.items()):
-                accuracies = {model: Accuracy.of(right[:, numbers]) for model, right in outcomes.items()}
+                accuracies = {model: Accuracy.of(right.part(numbers)) for model, right in outcomes.items()}
                 strata.append(Stratum(by, split, task, name, len(numbers), accuracies))
     return StrataReport(tuple(strata))
 

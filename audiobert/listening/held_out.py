@@ -98,6 +98,10 @@ class HeldOut:
         with whole_file(Path(path)) as file:
             file.write(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes the file into the folder of a model, beside what else is saved there."""
+        self.save(Path(save_directory, HELD_OUT_FILE))
+
     @classmethod
     def load(cls, path: str | Path, knowledge_base: AudioBertKnowledgeBase | None = None) -> HeldOut:
         """

@@ -1,4 +1,4 @@
-"""The paper's own figures, kept as data (`paper_tables.json`): what is known of each table, from where."""
+"""Published figures, kept as data (`paper_tables.json`): the paper's own, what is known of each table, and others'."""
 
 from __future__ import annotations
 
@@ -51,6 +51,31 @@ class PaperTable:
         """One figure; None if it is not at hand."""
         found = (f.value for f in self.figures if (f.model, f.split, f.task) == (model, split, task))
         return next(found, None)
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """What others have published on AuditoryBench.
+
+    Attributes:
+        name: as it is published.
+        how: what it is and hears, as far as it is not an AudioBERT's.
+        source: where the figures were read.
+        accuracies: in percent, by column, such as "animal dev".
+    """
+
+    name: str
+    how: str
+    source: str
+    accuracies: dict[str, float]
+
+
+@cache
+def published_models() -> tuple[PublishedModel, ...]:
+    """The published state of the art, to be shown beside ours: no AudioBERT, and not trained by us."""
+    known = json.loads((files(__package__) / "paper_tables.json").read_text(encoding="utf-8"))
+    sources = known["sources"]
+    return tuple(PublishedModel(**{**model, "source": sources[model["source"]]}) for model in known["published"])
 
 
 @cache

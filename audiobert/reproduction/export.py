@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..benchmark.dataset.statistics import PAPER_TABLE_I, Statistics
 from ..files import whole_file
-from ..reports.paper import paper_tables
+from ..reports.paper import paper_tables, published_models
 from .findings import Findings, Results
 from .verdict import verdict
 
@@ -39,6 +39,7 @@ def write_json(results: Results, findings: Findings, path: Path) -> None:
             "by_seed": {str(seed): measured.to_dict() for seed, measured in results.preservation.items()},
         },
         "table_4": results.human and results.human.to_dict(),
+        "published": [asdict(model) for model in published_models()],
         "paper": {number: asdict(table) for number, table in paper_tables().items()},
     }
     with whole_file(path) as file:

@@ -81,9 +81,16 @@ def _accuracy(findings: Findings) -> Figure:
             theirs = paper.value("AudioBERT-large", split, task)
             if theirs is not None:
                 axes.axvline(theirs, color=_GREY, linestyle="--", linewidth=0.9)
+            ceiling = findings.ceiling(split, task)
+            # A line at 100 would say nothing, and push all dots aside.
+            if ceiling is not None and ceiling < 1:
+                axes.axvline(100 * ceiling, color=_GREY, linestyle=":", linewidth=0.9)
             _name_heights(axes, models)
             axes.set_title(f"{task}, {split}")
-    figure.supxlabel("accuracy, %, with 95 % intervals; dashed: AudioBERT-large in the paper")
+    figure.supxlabel(
+        "accuracy, %, with 95 % intervals over instruments and onomatopoeia;\n"
+        "dashed: AudioBERT-large in the paper; dotted: ceiling below 100"
+    )
     return figure
 
 
@@ -105,7 +112,8 @@ def _differences(findings: Findings) -> Figure:
             _name_heights(axes, controls)
             axes.set_title(f"{task}, {split}")
     figure.supxlabel(
-        "AudioBERT less the control, points, with 95 % intervals; right of 0 it is better; filled: both tests agree"
+        "AudioBERT less the control, points, with 95 % intervals over instruments and onomatopoeia;\n"
+        "right of 0 it is better; filled: told apart"
     )
     return figure
 

@@ -17,10 +17,12 @@ AUDIOBERT = "AudioBERT"
 NO_AUDIO = "no audio"
 RANDOM = "random recording"
 OTHER_SPAN = "another span's recording"
+# In the place of the sound what CLAP makes of the query: is it the recording that helps, or the text tower?
+BLIND = "blind CLAP"
 LABEL_AS_TEXT = "label as text"
 ORACLE = "oracle retrieval"
 # Trained as AudioBERT is, in everything but what they hear.
-TRAINED_CONTROLS = (NO_AUDIO, RANDOM, OTHER_SPAN, LABEL_AS_TEXT, ORACLE)
+TRAINED_CONTROLS = (NO_AUDIO, RANDOM, OTHER_SPAN, BLIND, LABEL_AS_TEXT, ORACLE)
 
 # What the detectors of Table II are trained on, and the tasks of each.
 GROUPS = {"animal": ("animal",), "pitch": ("pitch",), "both": ("animal", "pitch")}

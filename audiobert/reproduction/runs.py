@@ -27,7 +27,7 @@ from ..evaluation.masked import EvaluationResult, evaluate_detector, evaluate_mo
 from ..evaluation.predictions import RowPrediction, load_predictions, save_predictions
 from ..evaluation.preservation import FalseAlarms, Preservation, false_alarms, measure_preservation
 from ..evaluation.text_only import linear_control, majority_control
-from ..hearing import Hearing
+from ..hearing import BLIND_CLAP, Hearing
 from ..language_models.causal import load_causal
 from ..language_models.masked import load_masked
 from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
@@ -38,6 +38,7 @@ from .findings import Answers, DetectorAlarms, DetectorScores
 from .planning import Kind, Run, is_done, run_folder, unfinished_folder
 from .presets import (
     AUDIOBERT,
+    BLIND,
     BUNDLED,
     GROUPS,
     LABEL_AS_TEXT,
@@ -59,6 +60,7 @@ HEARINGS: dict[str, tuple[Hearing, bool]] = {
     NO_AUDIO: ("retrieved", False),
     RANDOM: ("random", True),
     OTHER_SPAN: ("other-span", True),
+    BLIND: ("blind-clap", True),
     LABEL_AS_TEXT: ("label-text", False),
     ORACLE: ("oracle", True),
 }
@@ -238,7 +240,7 @@ def _audiobert(run: Run, workshop: Workshop, folder: Path) -> None:
     model = start_model(_bert_of(run), workshop)
     model.detector.load_state_dict(load_file(workshop.folder(run.needs[0]) / DETECTOR_FILE))
     args = _arguments(audiobert_arguments, folder, workshop.preset.adapter, _seed_of(run), workshop.cut)
-    audio = workshop.preset.audio if with_audio else "none"
+    audio = _audio_of(hearing, workshop.preset) if with_audio else "none"
     audio_dir = workshop.audio if audio == "trained" else None
     train_audiobert(model, workshop.adapter_rows, args, audio=audio, audio_dir=audio_dir, hearing=hearing)
     if PartialState().is_main_process:
@@ -281,6 +283,11 @@ def _seed_of(run: Run) -> int:
 def hearing_of(run: Run) -> tuple[Hearing, bool]:
     """How the model of a run hears, and whether it has audio at all."""
     return HEARINGS[run.what.split(" (")[0]]
+
+
+def _audio_of(hearing: Hearing, preset: Preset) -> str:
+    # Blind CLAP hears no recording that an audio encoder could be trained on.
+    return "cached" if hearing == BLIND_CLAP else preset.audio
 
 
 def baseline_of(run: Run, preset: Preset) -> Baseline:

@@ -1,4 +1,4 @@
-"""Did the audio help? The answer in words, made from the tests and from nothing else."""
+"""Did the audio help? The answer in words, made from the paired bootstrap and from nothing else."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from ..evaluation.comparison import ColumnComparison, Comparison
 from .findings import SIGNIFICANT, Findings, significant_columns
-from .presets import AUDIOBERT, NO_AUDIO, OTHER_SPAN, RANDOM
+from .presets import AUDIOBERT, BLIND, NO_AUDIO, OTHER_SPAN, RANDOM
 
 
 def verdict(findings: Findings) -> list[str]:
     """
     Paragraphs, the answer in a few words first: AudioBERT against the same training with no audio.
 
-    A column counts only if both tests, corrected for the number of columns, have p of at most 0.05. Where AudioBERT is
-    ahead so, it is also said whether it stays ahead with the wrong recordings in place of the right ones.
+    A column counts only if the paired bootstrap over instruments and onomatopoeia, corrected for the number of columns,
+    has p of at most 0.05. Where AudioBERT is ahead so, it is also said whether it is ahead of itself with the wrong
+    recordings in place of the right ones, and with what CLAP makes of the words in place of any.
     """
     if NO_AUDIO not in findings.comparisons:
         missing = [model for model in (AUDIOBERT, NO_AUDIO) if model not in findings.models]
@@ -22,7 +23,7 @@ def verdict(findings: Findings) -> list[str]:
     helped = findings.significant(NO_AUDIO, True)
     return against_no_audio(findings.comparisons[NO_AUDIO]) + [
         _wrong_recordings(findings, control, helped)
-        for control in (RANDOM, OTHER_SPAN)
+        for control in (RANDOM, OTHER_SPAN, BLIND)
         if helped and control in findings.comparisons
     ]
 
@@ -46,8 +47,8 @@ def control_line(control: str, findings: Findings) -> str:
     behind = sum(column.difference < 0 for column in columns)
     return (
         f"{control}: AudioBERT is ahead in {_of(ahead, len(columns))} "
-        f"(by both tests in {listing(findings.significant(control, True))}), behind in {behind} "
-        f"(by both tests in {listing(findings.significant(control, False))})."
+        f"(told apart in {listing(findings.significant(control, True))}), behind in {behind} "
+        f"(told apart in {listing(findings.significant(control, False))})."
     )
 
 
@@ -57,12 +58,12 @@ def _headline(helped: Sequence[str], harmed: Sequence[str], columns: int) -> str
     if len(helped) == columns:
         return "**Yes, in every column.**"
     if helped:
-        return f"**In part.** The audio helped in {listing(helped)}; elsewhere the tests tell no difference."
+        return f"**In part.** The audio helped in {listing(helped)}; elsewhere no difference is shown."
     if len(harmed) == columns:
         return "**No. The audio did harm in every column.**"
     if harmed:
-        return f"**No.** The audio did harm in {listing(harmed)}; elsewhere the tests tell no difference."
-    return "**Not that the tests could tell.** In no column do both say that the audio helped or did harm."
+        return f"**No.** The audio did harm in {listing(harmed)}; elsewhere no difference is shown."
+    return "**Not that the test could tell.** In no column is it shown that the audio helped or did harm."
 
 
 def _evidence(columns: Sequence[ColumnComparison], helped: Sequence[str], harmed: Sequence[str]) -> str:
@@ -70,18 +71,17 @@ def _evidence(columns: Sequence[ColumnComparison], helped: Sequence[str], harmed
     behind = sum(column.difference < 0 for column in columns)
     ordered = sorted(columns, key=lambda column: column.difference)
     ends = [f"{100 * column.difference:+.2f} ({column.task} {column.split})" for column in (ordered[0], ordered[-1])]
-    alone = [
+    by_row = [
         f"{column.task} {column.split}"
         for column in columns
-        if min(column.mcnemar_p_holm, column.bootstrap_p_holm)
-        <= SIGNIFICANT
-        < max(column.mcnemar_p_holm, column.bootstrap_p_holm)
+        if column.mcnemar_p_holm <= SIGNIFICANT < column.bootstrap_p_holm
     ]
     return (
         f"AudioBERT, against the same training with no audio, is ahead in {_of(ahead, len(columns))} and behind in "
-        f"{behind}; the differences go from {ends[0]} to {ends[1]} points. By both tests, McNemar's and the paired "
-        f"bootstrap, with Holm's correction over the columns (p ≤ {SIGNIFICANT}), it is ahead in {len(helped)} and "
-        f"behind in {len(harmed)}. By one of the two tests only, which does not count here: {listing(alone)}."
+        f"{behind}; the differences go from {ends[0]} to {ends[1]} points. By the paired bootstrap over instruments "
+        f"(pitch) and onomatopoeia (animals), with Holm's correction over the columns (p ≤ {SIGNIFICANT}), it is ahead "
+        f"in {len(helped)} and behind in {len(harmed)}. McNemar's test by row, which takes rows that share these for "
+        f"independent and does not count here, alone tells them apart in: {listing(by_row)}."
     )
 
 
@@ -96,8 +96,10 @@ def _seeds(columns: Sequence[ColumnComparison]) -> str:
 def _wrong_recordings(findings: Findings, control: str, helped: Sequence[str]) -> str:
     ahead = [column for column in helped if column in findings.significant(control, True)]
     rest = [column for column in helped if column not in ahead]
-    text = f"Where it helped, against {control}: by both tests ahead in {listing(ahead)}."
-    if rest:
+    text = f"Where it helped, against {control}: shown to be ahead in {listing(ahead)}."
+    if rest and control == BLIND:
+        text += f" In {listing(rest)} it is not shown that the sound helped, and not what CLAP makes of the words."
+    elif rest:
         text += f" In {listing(rest)} it is not shown that the right sound is what helped."
     return text
 

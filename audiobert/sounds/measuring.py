@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .compiled import compiled_librosa
 from .decoding import load_audio
 from .pitch import SILENCE_DBFS, NoPitch, PitchSettings, average_pitch
 from .recordings import SourceRecording
@@ -86,7 +87,7 @@ def measure_brightness(waveform: np.ndarray, settings: PitchSettings) -> float |
     Args:
         waveform: mono, float32 of shape (samples,), at `settings.sampling_rate`.
     """
-    import librosa
+    librosa = compiled_librosa()
 
     waveform = np.pad(waveform, (0, max(0, FFT_SAMPLES - len(waveform))))
     spectrum = np.abs(librosa.stft(waveform, n_fft=FFT_SAMPLES))

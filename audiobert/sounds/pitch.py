@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from .compiled import compiled_librosa
 from .decoding import AudioDecodingError, load_audio
 
 METHODS = ("pyin", "yin")
@@ -144,7 +145,7 @@ def track_pitch(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarr
     Frame t is centred on sample t * hop_length of the waveform. Unvoiced frames have a pitch too, without meaning.
     Raises NoPitch for a waveform that is "too short" or "silence".
     """
-    import librosa
+    librosa = compiled_librosa()
 
     framing: dict[str, Any] = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
     if len(waveform) < settings.frame_length:
@@ -172,7 +173,7 @@ def track_pitch(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarr
 
 
 def track_by_pyin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarray, np.ndarray]:
-    import librosa
+    librosa = compiled_librosa()
 
     search: dict[str, Any] = {
         "fmin": settings.fmin / MARGIN,
@@ -190,7 +191,7 @@ def track_by_pyin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.nda
 
 
 def track_by_yin(waveform: np.ndarray, settings: PitchSettings) -> tuple[np.ndarray, np.ndarray]:
-    import librosa
+    librosa = compiled_librosa()
 
     framing: dict[str, Any] = {"frame_length": settings.frame_length, "hop_length": settings.hop_length}
     frequencies = librosa.yin(

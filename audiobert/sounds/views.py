@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from .compiled import compiled_librosa
 from .decoding import load_audio
 
 # AST hears at this rate, so this is the part of a recording that can have reached the model.
@@ -97,7 +98,7 @@ def _outline(waveform: np.ndarray) -> tuple[tuple[float, float], ...]:
 
 
 def _mel_spectrogram(waveform: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, float], ...]]:
-    import librosa
+    librosa = compiled_librosa()
 
     # One window at least; the hop grows with the recording, so that the picture has about as many columns for each.
     waveform = np.pad(waveform, (0, max(0, FFT_SAMPLES - len(waveform))))

@@ -23,6 +23,7 @@ from ..sounds.recordings import find_recording
 from .arguments import recipe_arguments
 from .settings import digest_of_files, digest_of_knowledge_base, digest_of_model, digest_of_rows, run_settings
 from .trainer import RecipeTrainer, scores_of, tokenizer_of, train_or_resume, training_only
+from .viewings import NOT_LISTENING, Listening, hearing_only, viewings
 
 # What is trained (of BERT, only its adapter is trainable), by where the audio comes from.
 AUDIO_MODES = {
@@ -30,6 +31,7 @@ AUDIO_MODES = {
     "trained": ["text_model.", "audio_projection.", "audio_model."],
     "none": ["text_model."],
 }
+SPLITS = ("train", "dev")
 # Features of one recording are about half a megabyte.
 CACHED_FEATURES = 1024
 SHOWN_MISSING = 5
@@ -54,6 +56,7 @@ def train_audiobert(
     audio: str = "cached",
     audio_dir: str | Path | None = None,
     hearing: Hearing = "retrieved",
+    listening: Listening = NOT_LISTENING,
 ) -> dict[str, float]:
     """
     Trains the adapter of `model`, and what brings audio to it, in place. BERT and the detector stay as they are.
@@ -69,6 +72,8 @@ def train_audiobert(
         audio_dir: for "trained": the folder in which the recordings lie under their ids.
         hearing: what is heard at the spans, see `audiobert.hearing.hear`: what is retrieved, or for a control what
             stands in its place, drawn by the seed of `args`. "label-text" goes with `audio="none"`.
+        listening: rows made of the knowledge base that are trained on as well, what no row may hear, and how what is
+            heard varies; nothing of it if omitted, as in the paper.
 
     Returns:
         Answer accuracy on dev, from 0 to 1, by task; spans as given, not as detected.
@@ -80,26 +85,30 @@ def train_audiobert(
     """
     _check(model, audio)
     tokenizer, recordings = tokenizer_of(model), _recordings(model, audio, audio_dir)
-    settings = audiobert_settings(model, dataset, args, audio, audio_dir, hearing)
+    _check_listening(listening, audio)
+    settings = audiobert_settings(model, dataset, args, audio, audio_dir, hearing, listening)
     if audio == "none":
         model.config.injection = "none"
     check_hearing(model, hearing)
     if audio == "trained" and hearing == BLIND_CLAP:
         raise ValueError("With hearing='blind-clap' no recording is heard to train the audio encoder on: use 'cached'.")
-    rows = {split: audible_rows(model, dataset[split], hearing=hearing, seed=args.seed) for split in ("train", "dev")}
     metrics = AuditoryMetrics(tokenizer, ["labels"])
-    trainer = AnswerTrainer(
-        model=model,
-        args=args,
-        train_dataset=rows["train"],
-        eval_dataset=rows["dev"],
-        data_collator=_collator(model, recordings),
-        compute_metrics=metrics,
-        preprocess_logits_for_metrics=metrics.reduce,
-    )
-    with training_only(model, AUDIO_MODES[audio]):
-        train_or_resume(trainer, settings)
-    scores = scores_of(trainer.evaluate())
+    with hearing_only(model, listening.held_out):
+        rows = {
+            split: audible_rows(model, dataset[split], hearing=hearing, seed=args.seed) for split in ("train", "dev")
+        }
+        trainer = AnswerTrainer(
+            model=model,
+            args=args,
+            train_dataset=viewings(model, rows["train"], dataset["train"], listening, hearing, args.seed),
+            eval_dataset=rows["dev"],
+            data_collator=_collator(model, recordings),
+            compute_metrics=metrics,
+            preprocess_logits_for_metrics=metrics.reduce,
+        )
+        with training_only(model, AUDIO_MODES[audio]):
+            train_or_resume(trainer, settings)
+        scores = scores_of(trainer.evaluate())
     if recordings is not None and model.knowledge_base is not None:
         embeddings = embed_recordings(model, recordings)
         model.set_knowledge_base(
@@ -115,6 +124,7 @@ def audiobert_settings(
     audio: str = "cached",
     audio_dir: str | Path | None = None,
     hearing: Hearing = "retrieved",
+    listening: Listening = NOT_LISTENING,
 ) -> dict[str, Any]:
     """What an AudioBERT depends on; arguments as for [`train_audiobert`], the model as it is before the training."""
     recordings = _recordings(model, audio, audio_dir)
@@ -123,6 +133,7 @@ def audiobert_settings(
         args,
         audio=audio,
         hearing=hearing,
+        listening=listening.settings(),
         model=digest_of_model(model, model.tokenizer),
         knowledge_base=digest_of_knowledge_base(model.knowledge_base),
         data=digest_of_rows(dataset, ("train", "dev")),
@@ -135,6 +146,13 @@ def _check(model: AudioBertForMaskedLM, audio: str) -> None:
         raise ValueError(f"`audio` must be one of {', '.join(AUDIO_MODES)}, got {audio!r}.")
     if audio != "none" and model.knowledge_base is None:
         raise ValueError(f"audio={audio!r} needs a knowledge base: give the model one with `set_knowledge_base`.")
+
+
+def _check_listening(listening: Listening, audio: str) -> None:
+    if audio == "none" and listening.audio_dropout:
+        raise ValueError("With audio='none' nothing is heard in any row: `audio_dropout` has nothing to leave out.")
+    if audio == "trained" and listening != NOT_LISTENING:
+        raise ValueError("Listening rows are heard through stored embeddings: use audio='cached', or no `listening`.")
 
 
 class AnswerTrainer(RecipeTrainer):
@@ -152,7 +170,9 @@ class AnswerTrainer(RecipeTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         columns = (inputs["labels"] != IGNORED).any(0).nonzero()[:, 0]
         with logits_of_columns(self.accelerator.unwrap_model(model), columns):
-            inputs = {**inputs, "labels": inputs["labels"][:, columns]}
+            # Without labels of spans the plain pass, which the detector reads and nobody trains here, is left out.
+            inputs = {name: value for name, value in inputs.items() if name != "span_labels"}
+            inputs["labels"] = inputs["labels"][:, columns]
             return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
 
 

@@ -14,7 +14,11 @@ from ..console import check_output_folder, out, plain_errors
 from ..evaluation.cli import Heard
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from ..listening.held_out import HeldOut
     from ..modeling import AudioBertForMaskedLM
+    from .trainer import Part
 
 app = typer.Typer()
 
@@ -37,6 +41,14 @@ StepsOption = Annotated[int | None, typer.Option(min=1, help="At which to stop, 
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Rows of a step, of all processes together; the recipe's if omitted.")
 ]
+ListenOption = Annotated[
+    float, typer.Option("--listen", help="Share of rows made of the knowledge base under invented names, below 1.")
+]
+HeldOutOption = Annotated[
+    Path | None,
+    typer.Option(help="With --listen: what no row may hear; held_out.json of --model, or drawn, if omitted."),
+]
+HeldOutSeedOption = Annotated[int, typer.Option(help="Of the draw, where what is held out is drawn.")]
 RateOption = Annotated[float | None, typer.Option(help="Learning rate; the recipe's if omitted.")]
 
 
@@ -53,20 +65,26 @@ def train_detector_command(
     max_steps: StepsOption = None,
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
+    listen: ListenOption = 0.0,
+    held_out: HeldOutOption = None,
+    held_out_seed: HeldOutSeedOption = 0,
     seed: SeedOption = 0,
 ) -> None:
     """Trains the span detector."""
     from ..data.auditorybench import load_auditorybench
     from .detector import detector_arguments, detector_settings, train_detector
     from .trainer import finished_scores, is_finished, save_run
+    from .viewings import Listening
 
     _claim(output)
     audiobert, dataset = _start(model, bert, ast, knowledge_base, seed), load_auditorybench(data)
+    listening = Listening(listen, _held_out(audiobert, dataset, listen, model, held_out, held_out_seed))
     args = detector_arguments(output, seed=seed, **_given(epochs, max_steps, batch_size, learning_rate))
     if is_finished(args):
-        return _tell_finished(output, finished_scores(args, detector_settings(audiobert, dataset, args)), "dev")
-    scores = train_detector(audiobert, dataset, args)
-    save_run(args, scores, audiobert)
+        settings = detector_settings(audiobert, dataset, args, listening)
+        return _tell_finished(output, finished_scores(args, settings), "dev")
+    scores = train_detector(audiobert, dataset, args, listening)
+    save_run(args, scores, *_parts(audiobert, listening.held_out))
     _show_scores(output, scores, "dev")
 
 
@@ -127,6 +145,13 @@ def train_command(
     hearing: Annotated[
         Heard, typer.Option(help="What is heard at a span: what is retrieved, or a control.")
     ] = Heard.retrieved,
+    listen: ListenOption = 0.0,
+    held_out: HeldOutOption = None,
+    held_out_seed: HeldOutSeedOption = 0,
+    vary_recordings: Annotated[
+        bool, typer.Option("--vary-recordings", help="A random part of a span's recordings is heard each time.")
+    ] = False,
+    audio_dropout: Annotated[float, typer.Option(help="Share of rows in which nothing is heard, below 1.")] = 0.0,
     epochs: EpochsOption = None,
     max_steps: StepsOption = None,
     batch_size: BatchOption = None,
@@ -137,17 +162,21 @@ def train_command(
     from ..data.auditorybench import load_auditorybench
     from .adapter import audiobert_arguments, audiobert_settings, train_audiobert
     from .trainer import finished_scores, is_finished, save_run
+    from .viewings import Listening
 
     if (audio is Audio.trained) != (audio_dir is not None):
         raise ValueError("--audio trained and --audio-dir go together.")
     _claim(output)
     audiobert, dataset = _start(model, bert, ast, knowledge_base, seed), load_auditorybench(data)
+    kept = _held_out(audiobert, dataset, listen, model, held_out, held_out_seed)
+    how: dict[str, Any] = {"audio": audio.value, "audio_dir": audio_dir, "hearing": hearing.value}
+    how["listening"] = Listening(listen, kept, vary_recordings, audio_dropout)
     args = audiobert_arguments(output, seed=seed, **_given(epochs, max_steps, batch_size, learning_rate))
     if is_finished(args):
-        settings = audiobert_settings(audiobert, dataset, args, audio.value, audio_dir, hearing.value)
+        settings = audiobert_settings(audiobert, dataset, args, **how)
         return _tell_finished(output, finished_scores(args, settings), "dev")
-    scores = train_audiobert(audiobert, dataset, args, audio.value, audio_dir, hearing.value)
-    save_run(args, scores, audiobert)
+    scores = train_audiobert(audiobert, dataset, args, **how)
+    save_run(args, scores, *_parts(audiobert, kept))
     _show_scores(output, scores, "dev")
 
 
@@ -163,6 +192,44 @@ def _claim(output: Path) -> None:
             f"{output} is not empty, and no {SETTINGS_FILE} in it says that a run was begun there with known settings: "
             "name a folder that is empty or not there yet."
         )
+
+
+def _held_out(
+    audiobert: AudioBertForMaskedLM,
+    dataset: DatasetDict,
+    listen: float,
+    model: str | None,
+    path: Path | None,
+    seed: int,
+) -> HeldOut | None:
+    """
+    What no row may hear: as a file says, or the list of the model that is trained on, or drawn. Without --listen too,
+    where a list is given or travels with the model.
+    """
+    from ..listening.held_out import HELD_OUT_FILE, HeldOut
+    from ..listening.rows import animal_labels
+
+    sounds = audiobert.knowledge_base
+    own = Path(model, HELD_OUT_FILE) if model is not None else None
+    if path is None and own is not None and own.is_file():
+        path = own
+    if path is not None:
+        if sounds is None:
+            raise ValueError(f"{path} says which recordings are held out, but there is no knowledge base.")
+        _say(f"No row hears what {path} holds out.")
+        return HeldOut.load(path, sounds)
+    if not listen:
+        return None
+    if sounds is None:
+        raise ValueError("--listen makes rows of a knowledge base: name one with --knowledge-base.")
+    answers = [row["answer"] for row in dataset["train"] if row["task"] == "animal"]
+    kept = HeldOut.draw(sounds, animal_labels(sounds, answers), seed)
+    _say(f"No row hears {len(kept.labels)} labels and {len(kept.recordings)} recordings of animals: they are held out.")
+    return kept
+
+
+def _parts(audiobert: AudioBertForMaskedLM, held_out: HeldOut | None) -> list[Part]:
+    return [audiobert] if held_out is None else [audiobert, held_out]
 
 
 def _start(
@@ -199,11 +266,15 @@ def _given(
 
 
 def _tell_finished(output: Path, scores: Mapping[str, float], on: str) -> None:
+    _say(f"{output} was trained with these settings before: nothing is left to do.")
+    _show_scores(output, scores, on)
+
+
+def _say(text: str) -> None:
     from accelerate import PartialState
 
     if PartialState().is_main_process:
-        out.print(f"{output} was trained with these settings before: nothing is left to do.", highlight=False)
-    _show_scores(output, scores, on)
+        out.print(text, highlight=False)
 
 
 def _show_scores(output: Path, scores: Mapping[str, float], on: str) -> None:

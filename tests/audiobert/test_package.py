@@ -69,6 +69,9 @@ def test_the_auto_classes_know_audiobert_whatever_is_imported_first(imports):
 def test_public_names_are_listed_and_there():
     assert set(audiobert.__all__) <= set(dir(audiobert))
     assert all(getattr(audiobert, name) is not None for name in audiobert.__all__)
+    # It needs an extra, and `import *` needs none.
+    assert "add_recordings" in dir(audiobert) and "add_recordings" not in audiobert.__all__
+    assert callable(audiobert.add_recordings)
     with pytest.raises(AttributeError, match="no attribute 'AudioBertForSpeech'"):
         _ = audiobert.AudioBertForSpeech
 

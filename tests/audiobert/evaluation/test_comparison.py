@@ -1,4 +1,5 @@
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -34,9 +35,9 @@ def test_accuracies_of_tasks_and_of_both_together():
     # The sample deviation of two numbers is their distance by the root of 2.
     assert dev["animal"].sd == pytest.approx(0.5 / 2**0.5)
     assert dev["animal"].interval == bootstrap_interval([[1, 0, 0, 0], [1, 1, 1, 0]] == np.ones((2, 4)))
-    # One task is not combined with itself; one row of two seeds that agree has no width and no deviation but 0.
+    # One task is not combined with itself; two seeds that agree have no deviation but 0, and one row tells nothing.
     (wiki,) = report.accuracies["model"]["wiki"].values()
-    assert (wiki.mean, wiki.sd, wiki.interval) == (1, 0, (1, 1))
+    assert (wiki.mean, wiki.sd, wiki.interval) == (1, 0, (0, 1))
     assert report.accuracies["control"]["dev"]["animal"].sd is None
     assert list(report.accuracies["control"]) == ["dev"]
 
@@ -44,16 +45,57 @@ def test_accuracies_of_tasks_and_of_both_together():
 def test_the_report_as_table_json_and_markdown():
     report = accuracy_report({"a | b": [predictions("10"), predictions("11")], "control": [predictions("01")]})
     lines = report.to_markdown().splitlines()
-    assert lines[0].startswith("| split | task | model | rows | seeds | accuracy | sd | 95 % interval |")
+    figures = "accuracy | sd | 95 % interval | ceiling | set-valued"
+    assert lines[0].startswith(f"| split | task | model | rows | clusters | seeds | {figures} |")
     # One resample in 16 has the wrong row of the first seed alone.
-    assert lines[2] == "| dev | animal | a \\| b | 2 | 2 | 75.00 | 35.36 | [0.00, 100.00] |"
-    assert lines[3].startswith("| dev | animal | control | 2 | 1 | 50.00 | - | [0.00, 100.00] |")
+    assert lines[2] == "| dev | animal | a \\| b | 2 | 2 | 2 | 75.00 | 35.36 | [0.00, 100.00] | 100.00 | 75.00 |"
+    assert lines[3].startswith("| dev | animal | control | 2 | 2 | 1 | 50.00 | - | [0.00, 100.00] |")
+    assert "bootstrap over instruments (pitch: both sounds of a pair) and over onomatopoeia" in lines[-1]
     parsed = json.loads(report.to_json())["control"]["dev"]["animal"]
-    assert parsed == {"rows": 2, "seeds": 1, "mean": 0.5, "sd": None, "interval": [0, 1]}
-    console = Console(width=120)
+    sizes = {"rows": 2, "clusters": 2, "seeds": 1}
+    assert parsed == {**sizes, "mean": 0.5, "sd": None, "interval": [0, 1], "ceiling": 1, "set_valued": 0.5}
+    console = Console(width=140)
     with console.capture() as captured:
         console.print(report.to_table())
     assert "[0.00, 100.00]" in captured.get()
+
+
+def shared(correct: str, task: str, spans: list[tuple[str, ...]], predicted: str = "dog") -> list[RowPrediction]:
+    """Rows with these spans, whose sentence is the same if their spans are."""
+    return [
+        RowPrediction(
+            "wiki", task, number, f"{span} [MASK]", animal, span, animal if right == "1" else predicted, right == "1"
+        )
+        for number, (right, span, animal) in enumerate(zip(correct, spans, ("cat", "dog", "cow") * 40, strict=False))
+    ]
+
+
+def test_intervals_and_tests_are_over_what_rows_share():
+    pairs = list(combinations(("Flute", "tuba", "oboe", "harp", "bell", "drum", "horn"), 2))
+    onomatopoeia = [(sound,) for sound in ("Growl", "meow", "growl!", "moo", "hiss", "hoot", "yelp") for _ in range(3)]
+    for task, spans in (("pitch", pairs), ("animal", onomatopoeia)):
+        audio, control = ([shared(noisy(share, 21, seed), task, spans) for seed in range(2)] for share in (0.8, 0.4))
+        (column,) = compare(audio, control).columns
+        first, second = ([[row.correct for row in run] for run in runs] for runs in (audio, control))
+        shares = [tuple(span.strip("!").lower() for span in row.spans) for row in audio[0]]
+        found = paired_bootstrap(first, second, clusters=shares)
+        assert (column.interval, column.bootstrap_p) == (found.interval, found.p)
+        assert column.interval != paired_bootstrap(first, second).interval
+        assert column.audio.interval == bootstrap_interval(first, clusters=shares) != bootstrap_interval(first)
+        assert (column.audio.rows, column.audio.clusters) == (21, 7 if task == "pitch" else 6)
+        (accuracy,) = accuracy_report({"audio": audio}).accuracies["audio"]["wiki"].values()
+        assert accuracy == column.audio
+
+
+def test_ceilings_and_sets_of_answers_stand_beside_accuracies():
+    # Three rows of one sentence have three answers, of which "dog" is always given.
+    runs = [shared("010010", "animal", [("growl",)] * 3 + [("hoot",)] * 3)]
+    (column,) = compare(runs, [shared("000000", "animal", [("growl",)] * 3 + [("hoot",)] * 3, "horse")]).columns
+    assert (column.audio.mean, column.audio.ceiling, column.audio.set_valued) == pytest.approx((1 / 3, 1 / 3, 1))
+    assert (column.control.ceiling, column.control.set_valued) == pytest.approx((1 / 3, 0))
+    table = compare(runs, runs).to_markdown()
+    assert "| clusters | ceiling | audio |" in table and "| 2 | 33.33 | 33.33 |" in table
+    assert "| 100.00 / 100.00 |" in table and "Set-valued: right if any row" in table
 
 
 def noisy(accuracy: float, rows: int, seed: int) -> str:
@@ -109,20 +151,23 @@ def test_models_that_are_alike():
 
 def test_one_row():
     (column,) = compare([predictions("1")], [predictions("0")]).columns
-    assert (column.difference, column.interval, column.mcnemar_p) == (1, (1, 1), 1)
+    assert (column.difference, column.interval, column.bootstrap_p, column.mcnemar_p) == (1, (-1, 1), 1, 1)
     assert "nan" not in compare([predictions("1")], [predictions("0")]).to_json().lower()
 
 
 def test_the_comparison_as_table_json_and_markdown():
     comparison = compare([predictions("1" * 40)] * 2, [predictions("0" * 40)])
-    (row,) = comparison.to_markdown().splitlines()[2:]
-    assert (
-        row == "| dev | animal | 40 | 100.00 ± 0.00 | 0.00 | +100.00 | [+100.00, +100.00] | &lt; 0.001 | &lt; 0.001 |"
+    header, _, row, _, note = comparison.to_markdown().splitlines()
+    assert "| bootstrap p | McNemar p, by row | set-valued |" in header
+    assert row == (
+        "| dev | animal | 40 | 40 | 100.00 | 100.00 ± 0.00 | 0.00 | +100.00 | [+100.00, +100.00] | &lt; 0.001 | "
+        "&lt; 0.001 | 100.00 / 0.00 |"
     )
+    assert "McNemar's test is by row" in note
     (column,) = json.loads(comparison.to_json())["columns"]
     assert column["interval"] == [1, 1]
     assert column["audio"]["mean"] == 1
-    console = Console(width=120)
+    console = Console(width=150)
     with console.capture() as captured:
         console.print(comparison.to_table())
     assert "p by Holm over 1 column" in captured.get()

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from audiobert.data.auditorybench import load_auditorybench
 from audiobert.evaluation.predictions import RowPrediction
+from audiobert.evaluation.significance import bootstrap_interval
 from audiobert.evaluation.strata import stratify
 
 TRAIN = [
@@ -136,6 +137,19 @@ def test_equal_similarities_stay_together():
     assert {key[2]: size for key, (size, _) in one.items()} == {"0.500 to 0.500": 1, "nothing retrieved": 5}
 
 
+def test_intervals_are_over_what_the_rows_of_a_kind_share():
+    rows = [
+        row(number, f"The [MASK] {number}.", "cat", ("Meow" if number < 6 else f"{number}",), number < 6)
+        for number in range(12)
+    ]
+    (found,) = (
+        part.accuracies["model"] for part in stratify({"model": [rows]}, TRAIN).strata if part.by == "answer in train"
+    )
+    correct, shares = [part.correct for part in rows], [part.spans for part in rows]
+    assert (found.rows, found.clusters, found.interval) == (12, 7, bootstrap_interval(correct, clusters=shares))
+    assert found.interval != bootstrap_interval(correct)
+
+
 def test_models_with_seeds_stand_beside_each_other():
     wrong = [replace(part, correct=False) for part in ROWS]
     report = stratify({"audio": [ROWS, wrong], "control": [wrong]}, TRAIN)
@@ -145,9 +159,10 @@ def test_models_with_seeds_stand_beside_each_other():
     lines = report.to_markdown().splitlines()
     assert lines[0] == "| by | split | task | kind | rows | audio | control |"
     assert lines[2] == (
-        "| sentence in train | dev | animal | seen with this answer | 1 | 50.00 [0.00, 100.00] | 0.00 [0.00, 0.00] |"
+        "| sentence in train | dev | animal | seen with this answer | 1 | 50.00 [0.00, 100.00] | 0.00 [0.00, 100.00] |"
     )
-    assert len(lines) == 2 + len(report.strata) == 2 + len(json.loads(report.to_json())["strata"])
+    assert "bootstrap over instruments" in lines[-1]
+    assert len(lines) - 2 == 2 + len(report.strata) == 2 + len(json.loads(report.to_json())["strata"])
     console = Console(width=140)
     with console.capture() as captured:
         console.print(report.to_table())

@@ -1,6 +1,6 @@
 import pytest
 
-from audiobert.reports.paper import paper_tables
+from audiobert.reports.paper import paper_tables, published_models
 
 
 def test_all_four_tables_are_there_and_say_what_is_known_of_them():
@@ -44,3 +44,11 @@ def test_combined_pools_the_rows_of_both_tasks(model):
     )
     # The two that are pooled are themselves rounded to 0.01.
     assert (1211 * animal + 2387 * pitch) / 3598 == pytest.approx(combined, abs=0.011)
+
+
+def test_the_published_state_of_the_art_says_what_it_is_and_where_it_was_read():
+    (model,) = published_models()
+    assert model.name == "Imagine to Hear" and "all of BERT-base is fine-tuned" in model.how
+    assert "arXiv 2503.16853" in model.source
+    columns = [f"{task} {split}" for task in ("animal", "pitch") for split in ("dev", "test", "wiki")]
+    assert [model.accuracies[column] for column in columns] == [39.36, 41.55, 19.09, 79.82, 78.96, 76.74]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from audiobert.reproduction.planning import done_runs, make_plan, plan_runs
-from audiobert.reproduction.presets import PAPER, TINY
+from audiobert.reproduction.presets import BLIND, PAPER, TINY
 
 
 def kinds(runs):
@@ -17,7 +17,8 @@ def test_each_table_has_its_runs():
     assert kinds(plan_runs(TINY, [2], 1, True)) == [("detector", group) for group in ("animal", "pitch", "both")]
     third = plan_runs(TINY, [3], 1, False)
     assert [run.name for run in third[:4]] == ["majority-answer", "linear-text-only", "bert", "detector-both-0"]
-    assert len(third) == 4 + 6
+    assert len(third) == 4 + 7
+    assert ("audiobert", BLIND) in kinds(third)
     with_text = plan_runs(TINY, [3], 1, True)
     assert [run.name for run in with_text if run not in third] == ["preservation-0"]
 
@@ -52,7 +53,7 @@ def test_states_and_what_is_left(tmp_path):
     assert "bert" not in {run.name for run in plan.remaining}
     minutes = sum(planned.minutes for planned in plan.runs if planned.state != "done")
     assert plan.remaining_minutes == pytest.approx(minutes)
-    assert str(plan) == f"1 of 10 runs are done; the other 9 take about {minutes:.1f} min on two cores."
+    assert str(plan) == f"1 of 11 runs are done; the other 10 take about {minutes:.1f} min on two cores."
     assert plan.to_dict()["runs"][2]["state"] == "done"
     assert "| detector-both-0 | cut off |" in plan.to_markdown()
 

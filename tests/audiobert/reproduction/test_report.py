@@ -17,7 +17,7 @@ from audiobert.evaluation.preservation import (
 )
 from audiobert.reproduction import report
 from audiobert.reproduction.findings import Answers, DetectorAlarms, DetectorScores, Results, find
-from audiobert.reproduction.presets import AUDIOBERT, MAJORITY, NO_AUDIO, OTHER_SPAN, RANDOM
+from audiobert.reproduction.presets import AUDIOBERT, BLIND, MAJORITY, NO_AUDIO, OTHER_SPAN, RANDOM
 from audiobert.reproduction.report import write_report
 from audiobert.reproduction.verdict import verdict
 
@@ -71,22 +71,51 @@ def measured() -> Results:
     )
 
 
-def test_the_verdict_says_what_both_tests_say():
-    assert verdict(find(results(audio=0.6)))[0].startswith("**Not that the tests could tell.**")
+def test_the_verdict_says_what_the_paired_bootstrap_says():
+    assert verdict(find(results(audio=0.6)))[0].startswith("**Not that the test could tell.**")
     better = verdict(find(results(audio=0.9)))
-    assert better[0] == "**In part.** The audio helped in pitch test; elsewhere the tests tell no difference."
+    assert better[0] == "**In part.** The audio helped in pitch test; elsewhere no difference is shown."
     assert "it is ahead in 1 and behind in 0" in better[1] and better[2] == "Training seeds: 3 with audio, 2 without."
     worse = verdict(find(results(audio=0.2)))
-    assert worse[0] == "**No.** The audio did harm in pitch test; elsewhere the tests tell no difference."
+    assert worse[0] == "**No.** The audio did harm in pitch test; elsewhere no difference is shown."
     assert "it is ahead in 0 and behind in 1" in worse[1]
+    assert "alone tells them apart in: none." in worse[1]
+
+
+def test_rows_that_share_their_instruments_prove_less(tmp_path, no_drawing):
+    # All rows of an instrument fare alike, and of eight instruments five fare better with audio.
+    def of_few_instruments(given: Answers, right: str) -> Answers:
+        rows = [
+            replace(row, spans=(f"flute {number % 8}",), correct=right[number % 8] == "1")
+            for number, row in enumerate(given.rows)
+        ]
+        return replace(given, rows=[row for row in rows if row.task == "pitch"])
+
+    few = [
+        of_few_instruments(answers(model, seed, 0.5), right)
+        for model, right in ((AUDIOBERT, "11111100"), (NO_AUDIO, "10000011"))
+        for seed in range(3)
+    ]
+    findings = find(Results({}, answers=few))
+    (column,) = findings.comparisons[NO_AUDIO].columns
+    assert column.mcnemar_p_holm < 0.001 < 0.05 < column.bootstrap_p_holm and column.audio.clusters == 8
+    said = verdict(findings)
+    assert said[0].startswith("**Not that the test could tell.**")
+    assert "McNemar's test by row" in said[1] and "alone tells them apart in: pitch test." in said[1]
+    text = write_report(Results({}, answers=few), tmp_path).read_text(encoding="utf-8")
+    assert "told apart in none" in text and "McNemar p, by row" in text
+    assert text.count("by bootstrap over instruments") >= 2
 
 
 def test_a_gain_that_any_recording_gives_is_not_put_down_to_the_sound():
     found = results(audio=0.9)
-    wrong = [answers(RANDOM, seed, 0.9) for seed in range(3)] + [answers(OTHER_SPAN, seed, 0.5) for seed in range(3)]
+    shares = {RANDOM: 0.9, OTHER_SPAN: 0.5, BLIND: 0.9}
+    wrong = [answers(control, seed, share) for control, share in shares.items() for seed in range(3)]
     paragraphs = verdict(find(replace(found, answers=[*found.answers, *wrong])))
-    assert "ahead in none. In pitch test it is not shown" in paragraphs[3]
-    assert paragraphs[4] == "Where it helped, against another span's recording: by both tests ahead in pitch test."
+    assert "ahead in none. In pitch test it is not shown that the right sound" in paragraphs[3]
+    assert paragraphs[4] == "Where it helped, against another span's recording: shown to be ahead in pitch test."
+    assert "blind CLAP: shown to be ahead in none. In pitch test" in paragraphs[5]
+    assert "it is not shown that the sound helped, and not what CLAP makes of the words." in paragraphs[5]
 
 
 def test_without_one_of_the_two_nothing_is_said_of_audio():
@@ -126,6 +155,10 @@ def test_the_report_holds_every_table(tmp_path):
     # The paper's rows stand below ours, and a cell that nobody has is a dash.
     table = [line for line in text.splitlines() if line.startswith("| AudioBERT-large (paper)")]
     assert table == ["| AudioBERT-large (paper) | - | 36.69 | 76.31 | 62.97 |"]
+    assert "| ceiling, one answer per sentence | - | 100.00 | 100.00 | 100.00 |" in text
+    assert "| Imagine to Hear (published) | - | 41.55 | 78.96 | - |" in text
+    assert "no AudioBERT: all of BERT-base is fine-tuned" in text and "arXiv 2503.16853" in text
+    assert "### Set-valued accuracy" in text
     assert "Fewer seeds than the 3 of others: no audio (2)." in text
     # Mean of 0.90 and 0.92, and their sample deviation.
     assert "| both | dev | 2 | 91.00 ± 1.41 | 91.00 ± 1.41 |" in text
@@ -173,6 +206,10 @@ def test_json_holds_the_figures_unrounded(tmp_path, no_drawing):
     assert len(by_seed) == len(everything["table_3"]["accuracies_by_seed"]) == 2 * len(given.answers)
     assert np.mean([by_seed[AUDIOBERT, seed, "test", "pitch"] for seed in range(3)]) == pytest.approx(right, abs=1e-12)
     assert (MAJORITY, None, "test", "pitch") in by_seed
+    column = everything["table_3"]["accuracies"][AUDIOBERT]["test"]["pitch"]
+    assert (column["clusters"], column["ceiling"]) == (ROWS, 1) and column["set_valued"] == column["mean"]
+    (published,) = everything["published"]
+    assert published["accuracies"]["pitch wiki"] == 76.74 and "2503.16853" in published["source"]
     theirs = [figure for figure in everything["paper"]["III"]["figures"] if figure["model"] == "AudioBERT-large"]
     assert {"split": "test", "task": "pitch", "value": 76.31}.items() <= next(
         figure for figure in theirs if (figure["split"], figure["task"]) == ("test", "pitch")

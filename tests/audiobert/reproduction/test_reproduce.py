@@ -58,7 +58,7 @@ def no_drawing(monkeypatch):
 def test_everything_is_run_and_reported(done):
     out, result = done
     assert result.exit_code == 0, result.output
-    assert len([path for path in (out / "runs").iterdir() if path.is_dir()]) == 12
+    assert len([path for path in (out / "runs").iterdir() if path.is_dir()]) == 13
     assert not list((out / "runs").glob("*.unfinished"))
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "AudioBERT" in text and "This is a try, and its figures mean nothing" in text.split("\n\n")[1]
@@ -73,7 +73,7 @@ def test_what_is_done_is_not_done_again(done, given, no_drawing, monkeypatch):
     monkeypatch.setattr(reproducing, "do_run", lambda run, workshop: pytest.fail(f"{run.name} is done"))
     result = runner.invoke(app, ["reproduce", str(out), *given])
     assert result.exit_code == 0, result.output
-    assert "12 of 12 runs are done." in " ".join(result.stdout.split())
+    assert "13 of 13 runs are done." in " ".join(result.stdout.split())
     assert (out / "report.md").read_bytes() == report
 
 
@@ -158,7 +158,7 @@ def test_a_failing_run_holds_up_none_but_those_that_need_it(given, no_drawing, t
     printed = " ".join(result.output.split())
     assert "detector-both-0 failed: no more memory" in printed
     assert "audiobert-0 failed: Run audiobert-0 needs detector-both-0" in printed
-    assert "7 of 10 runs failed" in printed
+    assert "8 of 11 runs failed" in printed
     assert "RuntimeError" in (tmp_path / "runs" / "detector-both-0.error.txt").read_text()
     assert (tmp_path / "runs" / "majority-answer").is_dir()
     assert (tmp_path / "report.md").is_file()

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from audiobert.reproduction.presets import TINY, Cut
+from audiobert.reproduction import runs
+from audiobert.reproduction.planning import Run
+from audiobert.reproduction.presets import AUDIOBERT, BLIND, NO_AUDIO, PAPER, RANDOM, TINY, Cut
 from audiobert.reproduction.runs import Workshop, start_model
 
 from text_fixtures import tiny_bert, tiny_tokenizer, write_auditorybench
@@ -45,6 +47,37 @@ def test_a_try_has_the_same_few_rows_of_each_task_and_split(folders, tmp_path):
 def test_a_task_with_fewer_rows_has_them_all(folders, tmp_path):
     few = Workshop(tmp_path, TINY, folders[0], cut=Cut(2, rows=45))
     assert [len(part) for part in few.dataset.values()] == [85] * 4
+
+
+@pytest.mark.parametrize(
+    ("what", "hearing", "audio"),
+    [
+        (AUDIOBERT, "retrieved", "trained"),
+        (RANDOM, "random", "trained"),
+        # It hears no recording that the audio encoder could be trained on.
+        (BLIND, "blind-clap", "cached"),
+        (NO_AUDIO, "retrieved", "none"),
+    ],
+)
+def test_each_control_is_trained_on_what_it_hears(what, hearing, audio, tmp_path, monkeypatch):
+    class Model:
+        class detector:  # noqa: N801
+            load_state_dict = staticmethod(lambda weights: None)
+
+    asked = {}
+
+    def train(model, rows, args, **how):
+        asked.update(how)
+        raise InterruptedError
+
+    monkeypatch.setattr(runs, "start_model", lambda name, workshop: Model())
+    monkeypatch.setattr(runs, "load_file", lambda path: {})
+    monkeypatch.setattr(runs, "train_audiobert", train)
+    monkeypatch.setattr(Workshop, "adapter_rows", {})
+    run = Run("x-0", "audiobert", what, 0, "bert", ("detector-both-0",))
+    with pytest.raises(InterruptedError):
+        runs._audiobert(run, Workshop(tmp_path, PAPER, Path("data"), audio=Path("audio")), tmp_path)
+    assert asked == {"audio": audio, "audio_dir": Path("audio") if audio == "trained" else None, "hearing": hearing}
 
 
 def test_a_plain_bert_needs_an_audio_encoder(tmp_path):

@@ -54,11 +54,11 @@ def test_audiobert_learns(audio, trained, model, data, tmp_path):
     still = audiobert_arguments(tmp_path / "still", num_train_epochs=1, learning_rate=0.0, **QUICK)
     untrained = train_audiobert(model, data, still, audio=audio)
     assert changed(before, model) == set()
-    args = audiobert_arguments(tmp_path, num_train_epochs=12, learning_rate=0.02, eval_strategy="no", **QUICK)
+    args = audiobert_arguments(tmp_path, num_train_epochs=20, learning_rate=0.003, eval_strategy="no", **QUICK)
     scores = train_audiobert(model, data, args, audio=audio)
     assert changed(before, model) == trained
     # All that can learn of this random BERT is its attention, so the loss falls but the answers stay poor.
-    assert scores["eval_loss"] < 0.98 * untrained["eval_loss"]
+    assert scores["eval_loss"] < 0.95 * untrained["eval_loss"]
     assert {"eval_accuracy", "eval_animal_accuracy", "eval_pitch_accuracy"} <= set(scores)
     assert model.config.injection == ("none" if audio == "none" else "add")
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from audiobert import AudioBertForMaskedLM
 from audiobert.cli import app
+from audiobert.listening.held_out import HELD_OUT_FILE, HeldOut
 
-from audio_fixtures import save_tiny_ast, write_recordings
+from audio_fixtures import PITCHED_LABELS, save_tiny_ast, with_pitch, write_recordings
 from model_fixtures import hearing_audiobert, original_bert
 
 runner = CliRunner()
@@ -114,3 +116,46 @@ def test_recordings_that_are_missing_are_found_before_the_training(
     assert result.exit_code == 1
     assert "lacks 7 of the knowledge base's 12 recordings: sounds/5.ogg, sounds/6.ogg" in said(result)
     assert not (tmp_path / "out").exists()
+
+
+# --- listening -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pitched(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of `start`, over recordings of instruments whose pitch is known."""
+    model = AudioBertForMaskedLM.from_pretrained(start)
+    model.set_knowledge_base(with_pitch(model.knowledge_base))
+    model.save_pretrained(folder := tmp_path_factory.mktemp("pitched"))
+    return folder
+
+
+@pytest.mark.parametrize("command", ["train", "train-detector"])
+def test_what_a_listener_never_heard_travels_with_it(command: str, pitched: Path, bench: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(command, out, "--model", pitched, "--data", bench, "--listen", "0.5")
+    assert result.exit_code == 0, result.output
+    assert "No row hears 1 labels" in said(result)
+    kept = HeldOut.load(out / HELD_OUT_FILE, AudioBertForMaskedLM.from_pretrained(out).knowledge_base)
+    assert set(kept.labels) < set(PITCHED_LABELS)
+    refused = run(command, out, "--model", pitched, "--data", bench, "--listen", "0.6")
+    assert refused.exit_code == 1 and "listening.share 0.5, now 0.6" in said(refused)
+    # What goes on from it, listening or not, does not hear it either.
+    after = run("train", tmp_path / "after", "--model", out, "--data", bench)
+    assert after.exit_code == 0 and f"No row hears what {out / HELD_OUT_FILE} holds out." in said(after)
+    assert (tmp_path / "after" / HELD_OUT_FILE).read_bytes() == (out / HELD_OUT_FILE).read_bytes()
+
+
+def test_a_listener_needs_pitches(start: Path, bench: Path, tmp_path: Path) -> None:
+    result = run("train", tmp_path / "out", "--model", start, "--data", bench, "--listen", "0.5")
+    assert result.exit_code == 1
+    assert "build-knowledge-base --measure" in said(result)
+    assert not list(tmp_path.glob("out/*.safetensors"))
+
+
+def test_a_list_of_another_knowledge_base_is_refused(pitched: Path, bench: Path, tmp_path: Path) -> None:
+    HeldOut(0, ("bassoon",), ()).save(tmp_path / "held_out.json")
+    options = ("--listen", "0.5", "--held-out", tmp_path / "held_out.json")
+    result = run("train", tmp_path / "out", "--model", pitched, "--data", bench, *options)
+    assert result.exit_code == 1
+    assert "not in the knowledge base: bassoon" in said(result)

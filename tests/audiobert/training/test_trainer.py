@@ -14,22 +14,33 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.training.adapter import audiobert_arguments, audiobert_settings, train_audiobert
+from audiobert.listening.held_out import HeldOut
+from audiobert.training.adapter import AUDIO_MODES, audiobert_arguments, audiobert_settings, train_audiobert
 from audiobert.training.arguments import recipe_arguments
 from audiobert.training.detector import detector_arguments, train_detector
 from audiobert.training.trainer import is_whole, save_run
+from audiobert.training.viewings import NOT_LISTENING, Listening
+
+from audio_fixtures import with_pitch
 
 QUICK = {"batch_size": 2, "use_cpu": True, "disable_tqdm": True, "report_to": "none", "learning_rate": 0.02}
-RECIPES = ["cached", "trained", "none", "detector"]
+RECIPES = ["cached", "trained", "none", "detector", "listening", "listening detector"]
+HELD_OUT = HeldOut(0, ("viola",), ())
 
 
 def train(
     recipe: str, model: AudioBertForMaskedLM, data: DatasetDict, out: Path, audio_dir: Path, **values: object
 ) -> dict[str, float]:
-    if recipe == "detector":
-        return train_detector(model, data, detector_arguments(out, **{"num_train_epochs": 3, **QUICK, **values}))
-    args = audiobert_arguments(out, **{"num_train_epochs": 3, **QUICK, **values})
-    return train_audiobert(model, data, args, recipe, audio_dir if recipe == "trained" else None)
+    values = {"num_train_epochs": 3, **QUICK, **values}
+    listening = NOT_LISTENING
+    if recipe.startswith("listening"):
+        model.set_knowledge_base(with_pitch(model.knowledge_base))
+        is_heard = recipe == "listening"
+        listening = Listening(0.5, HELD_OUT, vary_recordings=is_heard, audio_dropout=0.3 * is_heard)
+    if recipe.endswith("detector"):
+        return train_detector(model, data, detector_arguments(out, **values), listening)
+    args, audio = audiobert_arguments(out, **values), recipe if recipe in AUDIO_MODES else "cached"
+    return train_audiobert(model, data, args, audio, audio_dir if audio == "trained" else None, listening=listening)
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
@@ -182,6 +193,7 @@ def test_checkpoints_from_which_no_run_could_go_on_are_refused(
         ({"num_train_epochs": 9}, r"arguments\.num_train_epochs 3, now 9"),
         ({"hearing": "random"}, 'hearing "retrieved", now "random"'),
         ({"audio": "none"}, 'audio "cached", now "none"'),
+        ({"listening": Listening(audio_dropout=0.1)}, r"listening\.audio_dropout 0\.0, now 0\.1"),
         ({"rows": 4}, r"data\.train \w{12}, now \w{12}"),
         ({"weights": 1.0}, r"model \w{12}, now \w{12}"),
         ({"sounds": 11}, r"knowledge_base \w{12}, now \w{12}"),
@@ -193,6 +205,7 @@ def test_another_training_into_the_same_folder_is_refused(
 ) -> None:
     change = dict(change)
     how = {"audio": change.pop("audio", "cached"), "hearing": change.pop("hearing", "retrieved")}
+    how["listening"] = change.pop("listening", NOT_LISTENING)
     if rows := change.pop("rows", None):
         data = DatasetDict({**data, "train": data["train"].select(range(rows))})
     if value := change.pop("weights", None):

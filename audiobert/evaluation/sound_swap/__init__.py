@@ -1,0 +1,1 @@
+"""The sound swap: questions that only who hears can answer, and what a model answers to them."""
