@@ -22,7 +22,14 @@ from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..files import as_json, differing_settings, read_settings, settle_settings, whole_file
@@ -58,6 +65,13 @@ class RecipeTrainer(Trainer):
             )
         if self.args.save_only_model:
             raise ValueError("`save_only_model` leaves checkpoints from which no run can go on: leave it out.")
+        if hasattr(self.train_dataset, "set_epoch"):
+            if self.args.dataloader_persistent_workers:
+                raise ValueError(
+                    "`dataloader_persistent_workers` keeps workers that never hear of a new epoch, and rows that are "
+                    "drawn anew in each would be those of the first: leave it out."
+                )
+            self.add_callback(_EpochsOf(self.train_dataset))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
@@ -94,6 +108,24 @@ class RecipeTrainer(Trainer):
 
     def _trained_model(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.model)
+
+
+class _EpochsOf(TrainerCallback):
+    """
+    Tells a dataset that draws its rows anew in each epoch which one begins.
+
+    (Accelerate does so by itself only where its sampler is not wrapped in another, as it is if there are several
+    processes, or if a run goes on in the middle of an epoch. Then it is told of no epoch, and stays in the first.)
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Of a run that goes on in the middle of an epoch it has a fraction.
+        self.dataset.set_epoch(int(state.epoch or 0))
 
 
 def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

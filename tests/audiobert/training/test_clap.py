@@ -172,6 +172,20 @@ def test_a_run_that_was_stopped_ends_in_the_same_bytes(
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
+def test_a_run_that_goes_on_in_the_middle_of_an_epoch_draws_the_texts_of_that_epoch(
+    clap_folder: Path, recordings: list, tmp_path: Path, stopping: Callable
+) -> None:
+    values = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
+    whole, _ = run(clap_folder, recordings, tmp_path / "whole", **values, save_total_limit=None)
+    steps = len(list((tmp_path / "whole" / "checkpoints").iterdir())) // 2
+    with stopping(1 + 1 / steps):
+        run(clap_folder, recordings, tmp_path / "stopped", **values)
+    resumed, _ = run(clap_folder, recordings, tmp_path / "stopped", **values)
+    assert steps > 1
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
 def test_numbers_of_labels_are_the_same_in_every_process(clap_folder: Path, recordings: list) -> None:
     dataset, tokenizer = captioned(clap_folder, recordings), AutoTokenizer.from_pretrained(clap_folder)
     one, other = (ClapCollator(tokenizer, max_length=8) for _ in range(2))

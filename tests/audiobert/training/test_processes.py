@@ -39,6 +39,33 @@ from audiobert.training.clap import _of_all_processes, contrastive_loss
 
 state = PartialState()
 assert state.num_processes == 2
+
+# Rows that are drawn anew in each epoch are told of it in every process.
+from audiobert.training.arguments import recipe_arguments
+from audiobert.training.trainer import RecipeTrainer
+
+class Rows(torch.utils.data.Dataset):
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, place):
+        return {{"x": torch.tensor([float(self.epoch)])}}
+
+class Model(torch.nn.Linear):
+    def forward(self, x):
+        seen.update(x[:, 0].tolist())
+        return {{"loss": super().forward(x).sum()}}
+
+seen = set()
+args = recipe_arguments("epochs", 2, num_train_epochs=3, save_strategy="no", eval_strategy="no")
+RecipeTrainer(model=Model(1, 1), args=args, train_dataset=Rows()).train()
+assert seen == {{0.0, 1.0, 2.0}}, f"process {{state.process_index}} was in the epochs {{seen}}"
+
 half = slice(2 * state.process_index, 2 * state.process_index + 2)
 embeds = [torch.eye(4)[half].add(number).requires_grad_() for number in (0.1, 0.2)]
 texts, audio = map(_of_all_processes, embeds)

@@ -68,6 +68,29 @@ def test_a_run_that_was_stopped_ends_in_the_same_bytes(
     assert torch.equal(straight.knowledge_base.audio_embeddings, resumed.knowledge_base.audio_embeddings)
 
 
+@pytest.mark.parametrize("recipe", ["listening", "listening detector"])
+def test_a_run_that_goes_on_in_the_middle_of_an_epoch_ends_in_the_same_bytes(
+    recipe: str, start: Path, data: DatasetDict, tmp_path: Path, stopping: Callable
+) -> None:
+    straight, stopped, resumed = (AudioBertForMaskedLM.from_pretrained(start) for _ in range(3))
+    often = {"num_train_epochs": 2, "save_strategy": "steps", "eval_strategy": "no"}
+    train(recipe, straight, data, tmp_path / "straight", Path(), save_steps=1, save_total_limit=None, **often)
+    steps = len(list((tmp_path / "straight" / "checkpoints").iterdir())) // 2
+    # In the second epoch, whose rows are not those of the first.
+    with stopping(1 + 1 / steps):
+        train(recipe, stopped, data, tmp_path / "stopped", Path(), save_steps=1, **often)
+    train(recipe, resumed, data, tmp_path / "stopped", Path(), save_steps=1, **often)
+    assert steps > 1 and changed(straight.state_dict(), resumed.state_dict()) == set()
+
+
+def test_workers_that_never_hear_of_a_new_epoch_are_refused(
+    model: AudioBertForMaskedLM, data: DatasetDict, tmp_path: Path
+) -> None:
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    with pytest.raises(ValueError, match="`dataloader_persistent_workers` keeps workers"):
+        train("listening", model, data, tmp_path, Path(), **workers)
+
+
 def test_the_best_weights_hold_the_trained_encoder(
     model: AudioBertForMaskedLM, data: DatasetDict, audio_dir: Path, tmp_path: Path
 ) -> None:
