@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, cast, get_args
@@ -192,6 +193,24 @@ def _of_the_first(weights: list[float], count: int) -> list[float]:
     """The weights of the first `count`, which sum to 1 again; to the bit those given where that is all of them."""
     total = sum(weights[:count]) if count < len(weights) else 1.0
     return [weight / total for weight in weights[:count]]
+
+
+def ways_found(model: AudioBertForMaskedLM, rows: Iterable[Row]) -> Counter[str]:
+    """
+    How the spans of rows were looked up, each as often as it stands there: found "by sound" (the text was nearest to a
+    recording itself) or "by name" (to a label), or "too far" to be heard (`config.retrieval_min_similarity`).
+
+    Args:
+        model: that injects something, with its knowledge base.
+        rows: with `span_texts`.
+    """
+    rows = list(rows)
+    found = _retrievals(model, rows)
+    ways: Counter[str] = Counter()
+    for retrieval in (found[text] for row in rows for text in row["span_texts"]):
+        way = "by name" if retrieval.recordings[0].found_by == "label" else "by sound"
+        ways[way if is_near(retrieval, model.config) else "too far"] += 1
+    return ways
 
 
 def _mean_similarity(retrievals: Iterable[Retrieval]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.auditorybench import FEATURES, PITCH_ANSWERS, choose_splits
 from ..data.batches import IGNORED, AudioBertDataCollator, HearingCollator, alignment_report, tokenize_auditorybench
 from ..data.masking import mask_answers
-from ..hearing import LABEL_TEXT, Hearing, check_hearing, detect, hear, sounds_of, tokenizer_of
+from ..hearing import LABEL_TEXT, Hearing, check_hearing, detect, hear, sounds_of, tokenizer_of, ways_found
 from ..language_models.masked import check_masked_model, check_vocabulary, context_length, decoded
 from ..language_models.modes import in_evaluation_mode, logits_of_columns
 from ..language_models.numbers import refuse_no_numbers
@@ -78,16 +79,28 @@ class EvaluationResult(TableReport):
     """By split and number of the row: how similar to its spans, on the mean, what was retrieved for them is; of the
     rows for which something was."""
 
+    found: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By split and task how many spans were found by sound, by name, or too far, see `audiobert.hearing.ways_found`;
+    empty where nothing was looked up to be heard as it is."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, strings and numbers, without `rows` and `similarities`; shares stay between 0 and 1."""
         scores = {
             split: {task: asdict(scores) for task, scores in by_task.items()} for split, by_task in self.scores.items()
         }
         settings = {name: getattr(self, name) for name in ("model", "spans", "audio", "hearing")}
-        return {"scores": scores, **settings}
+        return {"scores": scores, **settings, "found": self.found}
 
     def _table(self) -> TextTable:
-        return TextTable(self._title(), _HEADER, list(self._cells()), names=2)
+        return TextTable(self._title(), _HEADER, list(self._cells()), names=2, note=self._note())
+
+    def _note(self) -> str:
+        ways: Counter[str] = Counter()
+        for by_task in self.found.values():
+            for of_task in by_task.values():
+                ways.update(of_task)
+        said = [f"{ways[way]:,} {words}" for way, words in _WAYS.items() if ways[way]]
+        return f"Spans: {', '.join(said)}." if said else ""
 
     def _title(self) -> str:
         parts = ["AuditoryBench", *([self.model] if self.model else [])]
@@ -116,6 +129,7 @@ class EvaluationResult(TableReport):
                 ]
 
 
+_WAYS = {"by sound": "found by sound", "by name": "found by name", "too far": "too far to be heard"}
 _HEADER = [
     *("split", "task", "rows", "accuracy"),
     *("span precision", "span recall", "span F1", "exact span F1", "rows labelled"),
@@ -179,7 +193,7 @@ def evaluate_model(
         check_vocabulary(model, tokenizer, (token for row in rows for token in (*row["input_ids"], *row["labels"])))
         _add_other_pitch(rows, tokenizer, max_length)
 
-    similarities = {}
+    similarities, found = {}, {}
     with (
         torch.no_grad(),
         in_evaluation_mode(model),
@@ -193,6 +207,12 @@ def evaluate_model(
                 # Together: a row with the one answer and with the other is to hear the same draw from the same sounds.
                 similar = _listen(model, [*rows, *others], batch_size, spans, audio, hearing, seed, advance)
                 similarities.update({(name, row): value for row, value in similar.items() if row < len(rows)})
+                if similar and hearing == "retrieved":
+                    found[name] = {
+                        task: dict(ways_found(model, [rows[index] for index in indices]))
+                        for task, indices in _rows_by_task(rows).items()
+                        if task != COMBINED
+                    }
             for chosen in (*batches_of_like_rows(rows, batch_size), *batches_of_like_rows(others, batch_size)):
                 _predict(model, tokenizer, chosen)
                 advance(len(chosen))
@@ -203,7 +223,11 @@ def evaluate_model(
     scores = {name: _scores_by_task(part, rows_by_split[name], answered[name]) for name, part in tokenized.items()}
     rows_of_all = [row for rows in answered.values() for row in rows]
     return EvaluationResult(
-        scores, **_what_was_heard(model, spans, audio, hearing), rows=rows_of_all, similarities=similarities
+        scores,
+        **_what_was_heard(model, spans, audio, hearing),
+        rows=rows_of_all,
+        similarities=similarities,
+        found=found,
     )
 
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from transformers import BertForMaskedLM, BertTokenizer
 
 from audiobert import AudioBertForMaskedLM
-from audiobert.data.auditorybench import FEATURES, load_auditorybench
+from audiobert.data.auditorybench import FEATURES, TASKS, load_auditorybench
 from audiobert.data.batches import tokenize_auditorybench
 from audiobert.evaluation import masked
 from audiobert.evaluation.masked import EvaluationResult, Scores, evaluate_detector, evaluate_model
 from audiobert.hearing import hear
 
-from model_fixtures import hearing_audiobert
+from model_fixtures import discerning_audiobert, hearing_audiobert
 from text_fixtures import tiny_bert, tiny_tokenizer, write_auditorybench
 
 
@@ -124,7 +124,7 @@ def test_gold_spans_are_looked_up_as_they_are_written(tokenizer, bench, monkeypa
     found["meow of a cat"] = (8, 9)
 
     def search(texts: list[str], top_k: int) -> list[SimpleNamespace]:
-        best = SimpleNamespace(similarity=0.5)
+        best = SimpleNamespace(similarity=0.5, found_by="audio")
         return [SimpleNamespace(indices=found[text][:top_k], recordings=[best]) for text in texts]
 
     monkeypatch.setattr(knowledge_base, "search", search)
@@ -403,6 +403,27 @@ def test_results_as_json_and_markdown(result):
 def test_a_table_says_what_was_evaluated(options, title, tokenizer, bench, model):
     found = evaluate_model(model, tokenizer, bench["dev"], progress=False, **options)
     assert found.to_markdown(titled=True).splitlines()[0] == f"{title}:"
+
+
+def test_a_table_says_how_spans_were_found(tokenizer, bench):
+    model = discerning_audiobert()
+    found = evaluate_model(model, tokenizer, bench, splits=["dev"], spans="gold", progress=False)
+    assert found.to_dict()["found"]["dev"].keys() == set(TASKS)
+    assert all(set(ways) == {"by sound"} for ways in found.found["dev"].values())
+    total = sum(found.found["dev"][task]["by sound"] for task in TASKS)
+    assert found.to_markdown().endswith(f"\n\nSpans: {total} found by sound.")
+
+    model.config.retrieval_min_similarity = 1.0
+    found = evaluate_model(model, tokenizer, bench, splits=["dev"], spans="gold", progress=False)
+    assert found.to_markdown().endswith(f"\n\nSpans: {total} too far to be heard.")
+
+    model.config.retrieval_min_similarity = None
+    model.set_knowledge_base(model.knowledge_base.with_retrieval("label"))
+    found = evaluate_model(model, tokenizer, bench, splits=["dev"], spans="gold", progress=False)
+    assert found.to_markdown().endswith(f"\n\nSpans: {total} found by name.")
+    # Of a control it would say nothing of what was heard.
+    for options in ({"hearing": "random"}, {"audio": "off"}):
+        assert evaluate_model(model, tokenizer, bench["dev"], progress=False, **options).found == {}
 
 
 def test_a_table_says_of_a_plain_model_that_it_has_no_audio(tokenizer, bench):
