@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import whole_file
+from .pitches import clear_pitch
 
 if TYPE_CHECKING:
     from ..modeling import AudioBertKnowledgeBase
@@ -44,9 +45,9 @@ class HeldOut:
         """
         A share of the labels with a pitch, and a share of the recordings of each animal.
 
-        A label has a pitch if at least half of its recordings have a measured one and it is no animal. Recordings of
-        an animal that were cut from one file (see [`source_file_of`]) are held out together or not at all, and an
-        animal of which there are too few files keeps them all.
+        A label has a pitch if at least half of its recordings have a clear one (see [`clear_pitch`]) and it is no
+        animal. Recordings of an animal that were cut from one file (see [`source_file_of`]) are held out together or
+        not at all, and an animal of which there are too few files keeps them all.
 
         Args:
             knowledge_base: what there is.
@@ -66,7 +67,7 @@ class HeldOut:
         pitched = [
             label
             for label, found in by_label.items()
-            if label not in animals and 2 * sum(one.pitch_hz is not None for one in found) >= len(found)
+            if label not in animals and 2 * sum(clear_pitch(one) is not None for one in found) >= len(found)
         ]
         recordings = []
         for label in sorted(by_label.keys() & set(animals)):

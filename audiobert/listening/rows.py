@@ -21,6 +21,7 @@ from ..modeling import AudioBertKnowledgeBase
 from ..modeling.labels_audiobert import spoken
 from .names import invented_names
 from .phrasings import animal_sentence, pitch_sentence
+from .pitches import clear_pitch
 
 # Pitches closer than this are no pair: the ear, and the pitch tracker, would be unsure.
 CLOSE = 1.1
@@ -39,7 +40,7 @@ class Sounds:
     What of a knowledge base rows are made of: by label the numbers of its recordings.
 
     Attributes:
-        pitched: labels with recordings that have a pitch.
+        pitched: labels with recordings that have a clear pitch.
         animals: labels that are animals.
         hertz: by the number of a recording its pitch.
     """
@@ -62,8 +63,8 @@ class Sounds:
         for number in range(len(knowledge_base)):
             recording = knowledge_base.recording(number)
             by_label[recording.label].append(number)
-            if recording.pitch_hz is not None:
-                hertz[number] = recording.pitch_hz
+            if (pitch := clear_pitch(recording)) is not None:
+                hertz[number] = pitch
         pitched = {
             label: tuple(number for number in numbers if number in hertz)
             for label, numbers in by_label.items()

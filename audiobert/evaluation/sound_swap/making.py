@@ -19,6 +19,7 @@ from ...data.auditorybench import PITCH_ANSWERS
 from ...listening.held_out import HeldOut
 from ...listening.names import invented_names
 from ...listening.phrasings import animal_sentence, pitch_sentence
+from ...listening.pitches import clear_pitch
 from ...modeling.labels_audiobert import spoken
 from .questions import (
     ANIMALS_BY_EAR,
@@ -126,7 +127,7 @@ def _pitch(recording: Recording) -> float:
 def _pitched(recordings: Iterable[Recording], labels: Sequence[str]) -> list[_Pitched]:
     by_label: dict[str, list[Recording]] = {label: [] for label in labels}
     for recording in recordings:
-        if recording.label in by_label and recording.pitch_hz is not None:
+        if recording.label in by_label and clear_pitch(recording) is not None:
             by_label[recording.label].append(recording)
     found = [
         _Pitched(label, tuple(sorted(found, key=lambda one: (_pitch(one), one.id))))
