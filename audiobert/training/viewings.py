@@ -32,8 +32,9 @@ class Listening:
         share: of the rows of an epoch that are listening rows (see `audiobert.listening.rows`), beside all of the
             benchmark's train rows; 0 for none.
         held_out: labels and recordings that no row hears, neither a listening one nor one of the benchmark.
-        vary_recordings: of a span's recordings a random part is heard each time, at least one of them.
-        audio_dropout: share of the rows in which nothing is injected, drawn anew each time.
+        vary_recordings: of a span's recordings a random part is heard each time, at least one of them. (Listening rows
+            draw theirs anyway.)
+        audio_dropout: share of the benchmark's rows in which nothing is injected, drawn anew each time.
 
     Raises:
         ValueError: naming what is out of its range.
@@ -188,13 +189,13 @@ class Viewings(torch.utils.data.Dataset):
 
     def _viewed(self, row: Row, place: int) -> Row:
         row = {name: row[name] for name in self.columns if name in row}
+        if place >= len(self.given):
+            # Its recordings were drawn for it, and without them it could only be guessed.
+            return row
         draw = random.Random(f"viewing {self.seed} {self.epoch} {place}")
-        is_silent = draw.random() < self.listening.audio_dropout
-        if is_silent:
+        if draw.random() < self.listening.audio_dropout:
             return silenced(row)
-        if self.listening.vary_recordings and place < len(self.given):
-            return varied(row, draw)
-        return row
+        return varied(row, draw) if self.listening.vary_recordings else row
 
 
 def silenced(row: Row) -> Row:
