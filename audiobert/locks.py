@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def take_lock(file: IO[Any], taken: str, *, shared: bool = False) -> None:
+def take_lock(file: IO[Any], taken: str | None, *, shared: bool = False) -> None:
     """
     Locks an open file until it is closed; does nothing where the system or the file system knows no such locks.
 
     Args:
         file: open; what is in it does not matter.
-        taken: what is to be said where another process holds the lock.
+        taken: what is to be said where another process holds the lock; None waits for it.
         shared: several processes may hold it so, and none of them beside one that does not share it.
 
     Raises:
-        OSError: another process holds the lock.
+        OSError: another process holds the lock, and it is not waited for.
     """
     try:
         import fcntl
     except ImportError:  # Windows; nothing but the guard against a second run is lost.
         return
     try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if taken is None else kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OSError(taken) from error
     except OSError:
@@ -33,23 +34,9 @@ def take_lock(file: IO[Any], taken: str, *, shared: bool = False) -> None:
 
 
 @contextmanager
-def locked(path: Path, taken: str, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, taken: str | None, *, shared: bool = False) -> Iterator[None]:
     """Holds the lock of a file that is there for it alone, and stays; see `take_lock`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         take_lock(file, taken, shared=shared)
-        yield
-
-
-@contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """Holds the lock of a file that is there for it alone, and waits for it where another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass  # As in `take_lock`: not every system knows such locks.
         yield

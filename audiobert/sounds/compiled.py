@@ -16,7 +16,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..locks import in_turn
+from ..locks import locked
 
 RATE = 8000
 LOWEST_HZ, HIGHEST_HZ = 200.0, 400.0
@@ -35,7 +35,7 @@ def compiled_librosa() -> ModuleType:
 
     The first call of a process compiles, or loads what another process has compiled.
     """
-    with in_turn(compiling_lock()):
+    with locked(compiling_lock(), None):
         import librosa
 
         # Some periods of a tone in fp32, as recordings are: each type of numbers is compiled for itself.
