@@ -243,22 +243,18 @@ def accuracy_table(findings: Findings, paper: PaperTable) -> TextTable:
 
 def set_valued_table(findings: Findings) -> TextTable:
     """The accuracies of the same cells if a sentence may have any of its answers."""
-    columns = findings.columns
-    rows = [
-        [model, *(_cell(findings, model, column, lambda part: percent(part.set_valued)) for column in columns)]
-        for model in findings.models
-    ]
-    return TextTable("Set-valued accuracy", ["model", *_names(columns)], rows, names=1)
+    return _table_of_cells("Set-valued accuracy", findings, lambda part: percent(part.set_valued))
 
 
 def interval_table(findings: Findings) -> TextTable:
     """The intervals of the accuracies, in the same cells."""
+    return _table_of_cells("95 % intervals", findings, lambda part: interval_text(part.interval))
+
+
+def _table_of_cells(title: str, findings: Findings, show: Callable[[Accuracy], str]) -> TextTable:
     columns = findings.columns
-    rows = [
-        [model, *(_cell(findings, model, column, lambda part: interval_text(part.interval)) for column in columns)]
-        for model in findings.models
-    ]
-    return TextTable("95 % intervals", ["model", *_names(columns)], rows, names=1)
+    rows = [[model, *(_cell(findings, model, column, show) for column in columns)] for model in findings.models]
+    return TextTable(title, ["model", *_names(columns)], rows, names=1)
 
 
 def difference_table(findings: Findings) -> TextTable:
