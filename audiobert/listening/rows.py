@@ -27,8 +27,9 @@ from .pitches import clear_pitch
 CLOSE = 1.1
 # How many rows ask about an animal where there are both kinds; AuditoryBench's train rows have a third.
 ANIMAL_SHARE = 0.35
-# How many pairs of sounds bear invented names; the others bear their labels, which may say the contrary.
-INVENTED_SHARE = 0.7
+# How many pairs of sounds bear invented names. Of the others half bear their labels and half each other's, so that a
+# name says nothing of the answer.
+INVENTED_SHARE = 0.6
 NAMES = 3000
 
 Row = dict[str, Any]
@@ -110,9 +111,9 @@ class ListeningRows:
     Rows as `tokenize_auditorybench` gives them, with `recordings`, the numbers of those that are heard at each span.
     There is no end to them; each depends on the seed and on its number alone.
 
-    - Two recordings of different labels whose pitches differ by more than 10 %, under invented names or their labels,
-      in either order alike. The answer is that of the pitches heard there: of several recordings of a label, the mean
-      on the scale of notes.
+    - Two recordings of different labels whose pitches differ by more than 10 %, under invented names, their labels or
+      each other's, in either order alike. The answer is that of the pitches heard there: of several recordings of a
+      label, the mean on the scale of notes.
     - A recording of an animal, under an invented word for its sound. The answer is its label.
 
     Args:
@@ -183,8 +184,9 @@ class ListeningRows:
             first, second = (self._pitch(found) for found in recordings)
             if apart(*labels) and abs(first - second) > math.log2(CLOSE):
                 break
+        named = [spoken(label) for label in labels]
         invented = draw.random() < INVENTED_SHARE
-        names = draw.sample(self.names, 2) if invented else [spoken(label) for label in labels]
+        names = draw.sample(self.names, 2) if invented else draw.sample(named, 2)
         sentence, spans = pitch_sentence(names[0], names[1], draw)
         answer = PITCH_ANSWERS[0] if first > second else PITCH_ANSWERS[1]
         return {"sentence": sentence, "answer": answer, "spans": spans, "task": "pitch", "recordings": recordings}

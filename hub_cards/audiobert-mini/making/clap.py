@@ -42,7 +42,7 @@ LAYERS = (0, 2, 4)
 WIDTH = 256
 LONGEST = 64
 TEMPLATE = "{span} sound"
-TAUGHT_STEPS, TAUGHT_BATCH = 3000, 128
+TAUGHT_STEPS, TAUGHT_BATCH = 2000, 128
 # Of the cosines that the tower is taught.
 SHARPNESS = 20.0
 
@@ -288,7 +288,7 @@ def train_mini_clap(
     captions = make_captions([recording.label for recording in recordings], train)
     data = CaptionedRecordings(recordings, extractor, captions, TEMPLATE)
     args = clap_arguments(
-        run, **{"num_train_epochs": 40, "batch_size": 64, "weight_decay": 0.05, "eval_strategy": "no", **values}
+        run, **{"num_train_epochs": 25, "batch_size": 64, "weight_decay": 0.05, "eval_strategy": "no", **values}
     )
     train_clap(model, tokenizer, data, data, args)
     # As a checkpoint is loaded: the knowledge base keeps the towers in the dtype that the config names.
