@@ -333,18 +333,22 @@ def right_label(row: Row, place: int, labels: Iterable[str]) -> str | None:
 
 
 def _write_labels(model: AudioBertForMaskedLM, rows: Iterable[Row], found: dict[str, Retrieval]) -> None:
-    longest = model.config.text_config.max_position_embeddings
     for row in rows:
         retrieved = [found[text] for text in row["span_texts"]]
-        labels = [retrieval.recordings[0].label.replace("_", " ") for retrieval in retrieved]
-        near = [is_near(retrieval, model.config) for retrieval in retrieved]
-        notes = [f"({label})" if is_heard else "" for label, is_heard in zip(labels, near, strict=True)]
-        _write_before_spans(row, notes, tokenizer_of(model), longest)
+        labels = [found.recordings[0].label if is_near(found, model.config) else None for found in retrieved]
+        write_before_spans(model, row, labels)
 
 
-def _write_before_spans(row: Row, notes: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+def write_before_spans(model: AudioBertForMaskedLM, row: Row, labels: Sequence[str | None]) -> None:
+    """
+    Writes before each span of a tokenized row, in parentheses, a label; nothing where that is None. A row that would
+    become longer than the model reads is left as it is.
+    """
+    tokenizer = tokenizer_of(model)
+    # Labels of datasets are often written with underscores.
+    notes = ["" if label is None else f"({label.replace('_', ' ')})" for label in labels]
     written = [tokenizer(note, add_special_tokens=False)["input_ids"] for note in notes]
-    if len(row["input_ids"]) + sum(map(len, written)) > longest:
+    if len(row["input_ids"]) + sum(map(len, written)) > model.config.text_config.max_position_embeddings:
         return
     # All columns with a value per token; what is written counts as no part of the answer or of a span.
     fills = {"attention_mask": 1, "token_type_ids": 0, "labels": IGNORED, "span_labels": IGNORED, "detected": 0}

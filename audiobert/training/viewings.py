@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from ..hearing import BLIND_CLAP, HEARD_FEATURES, Hearing, blind_embeddings, sounds_of
+from ..hearing import (
+    BLIND_CLAP,
+    HEARD_FEATURES,
+    LABEL_TEXT,
+    Hearing,
+    blind_embeddings,
+    sounds_of,
+    write_before_spans,
+)
 from ..listening.held_out import HeldOut
 from ..listening.rows import ListeningRows, animal_labels
 from ..modeling import AudioBertForMaskedLM
@@ -96,10 +104,11 @@ def viewings(
         return rows
     columns = [*tokenizer_of(model).model_input_names, "labels", "audio_positions"]
     made = listening_rows(model, train, listening, seed)
-    if model.config.injection == "none":
-        return Viewings(rows, columns, listening, made, seed=seed)
-    hear = _as_it_is if made is None or hearing == "retrieved" else HeardInstead(model, made, hearing)
-    return Viewings(rows, [*columns, *HEARD_FEATURES], listening, made, hear, seed)
+    # Listening rows have the right recordings anyway, so that an oracle hears what they do.
+    hear = _as_it_is if made is None or hearing in ("retrieved", "oracle") else HeardInstead(model, made, hearing)
+    if model.config.injection != "none":
+        columns += list(HEARD_FEATURES)
+    return Viewings(rows, columns, listening, made, hear, seed)
 
 
 def listening_rows(
@@ -228,8 +237,8 @@ def _at(values: Sequence[Sequence[Any]], places: Sequence[Sequence[int]]) -> lis
 class HeardInstead:
     """
     What a control hears of listening rows in the place of their own recordings, as `audiobert.hearing.hear` has it of
-    the others: any ("random"), those of the next listening row of the task ("other-span"), or what CLAP's text tower
-    makes of the names ("blind-clap").
+    the others: any ("random"), those of the next listening row of the task ("other-span"), what CLAP's text tower makes
+    of the names ("blind-clap"), or no sound, but the label of their first recording as text ("label-text").
 
     Args:
         model: with its knowledge base.
@@ -241,9 +250,9 @@ class HeardInstead:
     """
 
     def __init__(self, model: AudioBertForMaskedLM, made: ListeningRows, hearing: Hearing) -> None:
-        if hearing not in ("random", "other-span", BLIND_CLAP):
+        if hearing not in ("random", "other-span", BLIND_CLAP, LABEL_TEXT):
             raise ValueError(
-                f"Listening rows are heard as 'retrieved', 'random', 'other-span' or 'blind-clap', not {hearing!r}."
+                f"What is heard instead is 'random', 'other-span', 'blind-clap' or 'label-text', not {hearing!r}."
             )
         self.model = model
         self.made = made
@@ -258,6 +267,11 @@ class HeardInstead:
         if self.hearing == "other-span":
             others = self._of_another(row["task"], number)
             return {**row, "recordings": others}
+        if self.hearing == LABEL_TEXT:
+            sounds = sounds_of(self.model)
+            written = dict(row)
+            write_before_spans(self.model, written, [sounds.recording(found[0]).label for found in row["recordings"]])
+            return written
         own = {name: value for name, value in row.items() if name != "recordings"}
         return {**own, "audio_embeds": [self._blind(text) for text in row["span_texts"]]}
 

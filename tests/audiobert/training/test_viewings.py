@@ -115,10 +115,32 @@ def test_a_control_hears_something_else_in_listening_rows(
         assert [control[place]["recordings"] for place in places] != [own[place]["recordings"] for place in places]
 
 
-def test_listening_rows_know_no_labels_as_text(listener: AudioBertForMaskedLM, data: DatasetDict) -> None:
-    rows = audible_rows(listener, data["train"], hearing="oracle")
-    with pytest.raises(ValueError, match="not 'oracle'"):
-        viewings(listener, rows, data["train"], Listening(share=0.5), "oracle", 0)
+def test_an_oracle_hears_the_recordings_that_listening_rows_are_about(
+    listener: AudioBertForMaskedLM, data: DatasetDict
+) -> None:
+    own, oracle = (seen(listener, data, Listening(share=0.5), way) for way in ("retrieved", "oracle"))
+    places = range(len(data["train"]), len(own))
+    assert [oracle[place] for place in places] == [own[place] for place in places]
+
+
+def test_labels_as_text_are_those_of_the_recordings_that_listening_rows_are_about(
+    listener: AudioBertForMaskedLM, data: DatasetDict
+) -> None:
+    listener.config.injection = "none"
+    own, written = (seen(listener, data, Listening(share=0.5), way) for way in ("retrieved", "label-text"))
+    longer = 0
+    for number in range(own.made_per_epoch):
+        row, control = own.made[number], written[len(data["train"]) + number]
+        expected = list(row["input_ids"])
+        for start, found in reversed(list(zip(row["audio_positions"], row["recordings"], strict=True))):
+            label = listener.knowledge_base.recording(found[0]).label
+            expected[start:start] = listener.tokenizer(f"({label})", add_special_tokens=False)["input_ids"]
+        if len(expected) <= listener.config.text_config.max_position_embeddings:
+            longer += 1
+            assert control["input_ids"] == expected and len(control["labels"]) == len(expected)
+        else:
+            assert control["input_ids"] == row["input_ids"]
+    assert longer
 
 
 def test_the_control_without_audio_sees_the_same_sentences(listener: AudioBertForMaskedLM, data: DatasetDict) -> None:
