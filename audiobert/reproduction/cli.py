@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class PresetName(str, Enum):
     paper = "paper"
-    tiny = "tiny"
+    mini = "mini"
 
 
 @plain_errors
@@ -76,7 +76,7 @@ def reproduce_command(
     from accelerate import PartialState
 
     from .reproducing import reproduce
-    from .runs import Workshop
+    from .workshop import Workshop
 
     # Under `accelerate launch` the first process evaluates, for hours if need be, while the others wait for it.
     if PartialState(timeout=timedelta(days=7)).is_main_process:

@@ -11,19 +11,21 @@ from typing import Any
 
 from .. import __version__
 from ..data.auditorybench import SPLITS, TASKS
+from ..evaluation.sound_swap.questions import SOUND_SWAP_FOLDER
 from ..files import sha256_of
 from ..modeling.knowledge_files_audiobert import TEXT_ENCODER_FOLDER
 from ..modeling.modeling_audiobert import KNOWLEDGE_BASE_FOLDER
 
 TEXT_FILES = ("valid.txt", "test.txt")
 # Of a checkpoint, what is loaded: not its card, nor the weights of frameworks that are not used here.
-_LOADED = {".safetensors", ".bin", ".json", ".txt", ".model", ".faiss", ".parquet"}
-# Of a checkpoint's folders, those with a part of it; a report of its results may lie in another.
+_LOADED = {".safetensors", ".bin", ".json", ".jsonl", ".txt", ".model", ".faiss", ".parquet"}
+# Of a checkpoint's folders, those with a part of it, or questions about it; a report may lie in another.
 _LOADED_FOLDERS = (
     "",
     KNOWLEDGE_BASE_FOLDER,
     TEXT_ENCODER_FOLDER,
     f"{KNOWLEDGE_BASE_FOLDER}/{TEXT_ENCODER_FOLDER}",
+    SOUND_SWAP_FOLDER,
 )
 
 

@@ -18,6 +18,7 @@ def write_json(results: Results, findings: Findings, path: Path) -> None:
     everything = {
         "configuration": results.configuration,
         "verdict": verdict(findings),
+        "sound_swap": findings.swap and findings.swap.to_dict(),
         "table_1": results.statistics and results.statistics.to_dict(),
         "table_1_paper": Statistics(PAPER_TABLE_I).to_dict(),
         "table_2": {

@@ -13,8 +13,10 @@ from ..benchmark.people.human_evaluation import HumanEvaluation
 from ..evaluation.comparison import Accuracy, AccuracyReport, Comparison, accuracy_report, compare
 from ..evaluation.predictions import COMBINED, RowPrediction
 from ..evaluation.preservation import FalseAlarms, Preservation
+from ..evaluation.sound_swap.figures import SoundSwapReport
 from ..evaluation.strata import StrataReport, stratify
 from .presets import AUDIOBERT, BERT, LINEAR, MAJORITY, NO_AUDIO, TRAINED_CONTROLS
+from .sound_swap import Answered, swap_figures
 
 # Of a p value after Holm's correction.
 SIGNIFICANT = 0.05
@@ -95,6 +97,7 @@ class Results:
         preservation: by seed of AudioBERT.
         human: Table IV; None if no sheets were filled in.
         train: rows of split train, which strata are told apart by.
+        swap: of each run what it answers to the sound swap.
     """
 
     configuration: Mapping[str, Any]
@@ -105,6 +108,7 @@ class Results:
     preservation: Mapping[int, Preservation] = field(default_factory=dict)
     human: HumanEvaluation | None = None
     train: Sequence[Mapping[str, Any]] = ()
+    swap: Sequence[Answered] = ()
 
 
 # --- what it says ----------------------------------------------------------------------------------------------------
@@ -162,6 +166,7 @@ class Findings:
         strata: of AudioBERT and the control without audio; None if there is neither, or no train data.
         detectors, alarms: Table II.
         perplexities: pseudo-perplexity by mode, one of `audiobert.evaluation.preservation.MODES`.
+        swap: the sound swap; None if nobody was asked.
     """
 
     models: tuple[str, ...]
@@ -173,6 +178,7 @@ class Findings:
     detectors: tuple[DetectorFinding, ...]
     alarms: tuple[AlarmFinding, ...]
     perplexities: Mapping[str, OverSeeds]
+    swap: SoundSwapReport | None
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -231,6 +237,7 @@ def find(results: Results) -> Findings:
         detectors=_detectors(results.detectors),
         alarms=_alarms(results.alarms),
         perplexities=_perplexities(results.preservation),
+        swap=swap_figures(results.swap),
     )
 
 

@@ -17,13 +17,13 @@ State = Literal["done", "cut off", "to do"]
 Kind = Literal["control", "bert", "baseline", "detector", "audiobert", "preservation"]
 
 RUNS_FOLDER = "runs"
-# Of the tiny preset, minutes by the kind of the run: measured on one core of two that were both at work.
-TINY_MINUTES: dict[Kind, float] = {
+# Of the mini preset, minutes by the kind of the run: on one core of two that are both at work.
+MINI_MINUTES: dict[Kind, float] = {
     "control": 0.2,
-    "bert": 0.5,
-    "detector": 2.3,
-    "audiobert": 5.2,
-    "preservation": 2.5,
+    "bert": 1.0,
+    "detector": 5.0,
+    "audiobert": 25.0,
+    "preservation": 8.0,
 }
 
 
@@ -212,9 +212,9 @@ def make_plan(
             f"Two of {', '.join(preset.berts)} have the same name, so that the results of one would be taken for those "
             "of the other: rename a folder."
         )
-    is_measured = preset == PRESETS["tiny"] and not is_cut
+    is_measured = preset == PRESETS["mini"] and not is_cut
     return Plan(
-        tuple(PlannedRun(run, _state(run, out), TINY_MINUTES[run.kind] if is_measured else None) for run in runs)
+        tuple(PlannedRun(run, _state(run, out), MINI_MINUTES[run.kind] if is_measured else None) for run in runs)
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 # Stands for the checkpoint that comes with the package.
 BUNDLED = "bundled"
@@ -52,7 +52,7 @@ class Baseline:
 class Preset:
     """
     Attributes:
-        name: paper or tiny.
+        name: paper or mini.
         berts: checkpoints that AudioBERT is built on; controls and Table II are of the last one, of the others only
             AudioBERT and the same without audio. Either BERTs, or AudioBERTs whose parts are used.
         ast: the audio encoder that goes with a BERT; with an AudioBERT its own is used.
@@ -62,7 +62,14 @@ class Preset:
         audio: whether the audio encoder is trained, or its embeddings cached.
         variants: whether a variant of each train row is trained on too (`audiobert.data.variants`).
         silence: whether the detector also learns from plain text, in which nothing is to be heard.
-        detector_layers: the detector's size, as fields of `AudioBertConfig`.
+        config: fields of `AudioBertConfig` that are neither its defaults nor those of the AudioBERT that is begun with.
+        listen: share of the rows that the adapter is trained on which are made of the knowledge base, under invented
+            names (`audiobert.listening`); what is held out of them comes with the main BERT, as `held_out.json`.
+        detector_listen: likewise of the detector of both tasks.
+        vary_recordings: whether a random part of a span's recordings is heard each time.
+        audio_dropout: share of the benchmark's rows in which nothing is heard.
+        sound_swap: whether the models answer the questions of `audiobert.evaluation.sound_swap` too, which come with
+            the main BERT, in its folder `sound_swap`.
     """
 
     name: str
@@ -75,7 +82,12 @@ class Preset:
     audio: Literal["cached", "trained"]
     variants: bool
     silence: bool
-    detector_layers: dict[str, int] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    listen: float = 0.0
+    detector_listen: float = 0.0
+    vary_recordings: bool = False
+    audio_dropout: float = 0.0
+    sound_swap: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,8 @@ class Cut:
 
     Attributes:
         max_steps: of each training.
-        rows: of each task in each split, to train on and to evaluate: the first of a shuffle that is always the same.
+        rows: of each task in each split, to train on and to evaluate, and questions of each part of the sound swap: the
+            first of a shuffle that is always the same.
         passages: of plain English, to learn silence from and to measure on, drawn likewise.
         perplexity_passages: those of them whose every token is predicted.
     """
@@ -116,20 +129,32 @@ PAPER = Preset(
     variants=False,
     silence=False,
 )
-TINY = Preset(
-    name="tiny",
+MINI = Preset(
+    name="mini",
     berts=(BUNDLED,),
     ast=None,
     knowledge_base=None,
     baselines=(),
     detector=Recipe(epochs=2, batch_size=48, learning_rate=1.5e-3, weight_decay=0.01),
-    adapter=Recipe(epochs=2, batch_size=32, learning_rate=5e-4, weight_decay=0.01),
+    adapter=Recipe(epochs=3, batch_size=32, learning_rate=5e-4, weight_decay=0.01),
     audio="cached",
     variants=True,
     silence=True,
-    detector_layers={"detector_hidden_size": 128, "detector_num_layers": 2},
+    config={
+        "detector_hidden_size": 128,
+        "detector_num_layers": 2,
+        "standardize_audio": True,
+        "retrieval_top_k": 4,
+        "retrieval_temperature": 0.05,
+        "retrieval_min_similarity": 0.5,
+    },
+    listen=0.5,
+    detector_listen=0.25,
+    vary_recordings=True,
+    audio_dropout=0.1,
+    sound_swap=True,
 )
-PRESETS = {preset.name: preset for preset in (PAPER, TINY)}
+PRESETS = {preset.name: preset for preset in (PAPER, MINI)}
 
 
 def with_local_copies(

@@ -17,7 +17,9 @@ from .contents import contents_of
 from .findings import Answers, DetectorAlarms, DetectorScores, Results
 from .planning import Plan, done_runs
 from .report import write_report
-from .runs import Workshop, checkpoint_of, do_run, read_answers, read_detector, read_preservation
+from .runs import do_run, read_answers, read_detector, read_preservation, read_swap
+from .sound_swap import Answered
+from .workshop import Workshop, checkpoint_of
 
 
 def describe(workshop: Workshop) -> dict[str, Any]:
@@ -96,11 +98,13 @@ def read_results(
     detectors: list[DetectorScores] = []
     alarms: list[DetectorAlarms] = []
     preservation: dict[int, Preservation] = {}
+    swap: list[Answered] = []
     for run in done_runs(workshop.preset, workshop.out, seeds):
         if run.kind == "preservation" and run.seed is not None:
             preservation[run.seed] = read_preservation(run, workshop)
         elif run.kind != "detector":
             answers.append(read_answers(run, workshop))
+            swap.append(read_swap(run, workshop))
         elif run.bert == main:
             # Those on other BERTs serve AudioBERT alone.
             scores, found = read_detector(run, workshop)
@@ -113,6 +117,7 @@ def read_results(
         alarms=alarms,
         answers=answers,
         preservation=preservation,
+        swap=swap,
         human=human,
         train=list(workshop.dataset["train"]),
     )
@@ -140,9 +145,12 @@ def reproduce(
         By the name of a run, why it failed.
 
     Raises:
-        ValueError: the folder holds results of another configuration, see `settle_configuration`.
+        ValueError: the folder holds results of another configuration, see `settle_configuration`; the main checkpoint
+            lacks what the preset needs of it.
     """
     human = None if sheets is None else _human(sheets)  # before the runs, as it is no use to fail after them
+    if plan.remaining:
+        workshop.check()
     configuration = describe(workshop)
     state = PartialState()
     if state.is_main_process:

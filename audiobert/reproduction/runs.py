@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import random
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +16,25 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, TrainingArguments, set_seed
 
-from .. import bundled
-from ..data.auditorybench import FEATURES, load_auditorybench
-from ..data.plain_text import read_passages, sample_passages
-from ..data.variants import silent_rows, varied_rows
 from ..evaluation.causal import predict_causal
 from ..evaluation.masked import EvaluationResult, evaluate_detector, evaluate_model
 from ..evaluation.predictions import RowPrediction, load_predictions, save_predictions
 from ..evaluation.preservation import FalseAlarms, Preservation, false_alarms, measure_preservation
+from ..evaluation.sound_swap.answers import load_answers, save_answers
 from ..evaluation.text_only import linear_control, majority_control
 from ..hearing import BLIND_CLAP, Hearing
 from ..language_models.causal import load_causal
 from ..language_models.masked import load_masked
-from ..modeling import AudioBertForMaskedLM, AudioBertKnowledgeBase
+from ..modeling import AudioBertForMaskedLM
 from ..training.adapter import audiobert_arguments, train_audiobert
 from ..training.arguments import CHECKPOINTS_FOLDER
 from ..training.detector import detector_arguments, train_detector
+from ..training.viewings import Listening
 from .findings import Answers, DetectorAlarms, DetectorScores
-from .planning import Kind, Run, is_done, run_folder, unfinished_folder
+from .planning import Kind, Run, is_done, unfinished_folder
 from .presets import (
     AUDIOBERT,
     BLIND,
-    BUNDLED,
     GROUPS,
     LABEL_AS_TEXT,
     LINEAR,
@@ -53,6 +48,8 @@ from .presets import (
     Preset,
     Recipe,
 )
+from .sound_swap import SWAP_FILE, Answered, text_only_answers, trained_answers
+from .workshop import Workshop, checkpoint_of
 
 # How each model of Table III that is trained hears, and whether it has audio at all.
 HEARINGS: dict[str, tuple[Hearing, bool]] = {
@@ -65,100 +62,12 @@ HEARINGS: dict[str, tuple[Hearing, bool]] = {
     ORACLE: ("oracle", True),
 }
 EVALUATION_BATCH = 64
-# Passages whose every token is predicted, which takes long.
-PERPLEXITY_PASSAGES = 100
 
 PREDICTIONS_FILE = "predictions.jsonl"
 SIMILARITIES_FILE = "similarities.json"
 SCORES_FILE = "scores.json"
 DETECTOR_FILE = "detector.safetensors"
 MODEL_FOLDER = "model"
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """
-    Where the runs happen and what they take.
-
-    Attributes:
-        out: the runs lie in its folder `runs`.
-        preset: the values.
-        data: folder of AuditoryBench's CSV files.
-        text: folder with WikiText's valid.txt, of which detectors learn silence, and test.txt, which is measured on.
-        audio: folder of the recordings, where the audio encoder is trained.
-        cut: how little to do of everything, to try out whether all works; None for results.
-    """
-
-    out: Path
-    preset: Preset
-    data: Path
-    text: Path | None = None
-    audio: Path | None = None
-    cut: Cut | None = None
-
-    @cached_property
-    def benchmark(self) -> DatasetDict:
-        """AuditoryBench as it is."""
-        return load_auditorybench(self.data)
-
-    @cached_property
-    def dataset(self) -> DatasetDict:
-        """What is trained and evaluated on."""
-        if self.cut is None:
-            return self.benchmark
-        return DatasetDict({name: _few_rows(part, self.cut.rows) for name, part in self.benchmark.items()})
-
-    @cached_property
-    def knowledge_base(self) -> AudioBertKnowledgeBase:
-        """One for all models, so that what one has looked up no other has to."""
-        if self.preset.knowledge_base is not None:
-            return AudioBertKnowledgeBase.from_pretrained(self.preset.knowledge_base)
-        name = self.preset.berts[-1]
-        found = AudioBertForMaskedLM.from_pretrained(checkpoint_of(name)).knowledge_base
-        if found is None:
-            raise ValueError(f"{name} has no knowledge base: name one with --knowledge-base.")
-        return found
-
-    @cached_property
-    def adapter_rows(self) -> DatasetDict:
-        train = self.dataset["train"]
-        rows = varied_rows(train, seed=0) if self.preset.variants else train
-        return DatasetDict({**self.dataset, "train": rows})
-
-    @cached_property
-    def silence(self) -> Dataset:
-        """Plain sentences for the detector, none if the preset has it so or there is no text."""
-        rows = silent_rows(self._passages("valid.txt")) if self.preset.silence and self.text is not None else []
-        return Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
-
-    @cached_property
-    def passages(self) -> list[str]:
-        """Plain English that is measured on."""
-        return self._passages("test.txt")
-
-    @property
-    def perplexity_passages(self) -> list[str]:
-        """Those of them whose every token is predicted."""
-        count = PERPLEXITY_PASSAGES if self.cut is None else self.cut.perplexity_passages
-        return sample_passages(self.passages, count)
-
-    def _passages(self, name: str) -> list[str]:
-        if self.text is None:
-            raise ValueError("There is no folder of plain English: give one with --text.")
-        passages = read_passages(self.text / name)
-        return passages if self.cut is None else sample_passages(passages, self.cut.passages)
-
-    def folder(self, name: str) -> Path:
-        return run_folder(self.out, name)
-
-
-def _few_rows(part: Dataset, rows: int) -> Dataset:
-    """So many rows of each task, in their order: the first of a shuffle that is always the same."""
-    by_task: dict[str, list[int]] = {}
-    for number, task in enumerate(part["task"]):
-        by_task.setdefault(task, []).append(number)
-    chosen = [random.Random(0).sample(numbers, min(rows, len(numbers))) for numbers in by_task.values()]
-    return part.select(sorted(number for numbers in chosen for number in numbers))
 
 
 def do_run(run: Run, workshop: Workshop) -> None:
@@ -192,6 +101,10 @@ def _control(run: Run, workshop: Workshop, folder: Path) -> None:
     if PartialState().is_main_process:
         control = {MAJORITY: majority_control, LINEAR: linear_control}[run.what]
         save_predictions(folder / PREDICTIONS_FILE, control(workshop.dataset))
+        if workshop.sound_swap is not None:
+            # Of all train rows in a try too: few of them may not name two of the animals that are asked for.
+            answers = text_only_answers(run.what, workshop.sound_swap, workshop.benchmark["train"])
+            save_answers(folder / SWAP_FILE, answers)
 
 
 def _bert(run: Run, workshop: Workshop, folder: Path) -> None:
@@ -224,7 +137,10 @@ def _detector(run: Run, workshop: Workshop, folder: Path) -> None:
     of_group = {name: _of_tasks(part, GROUPS[run.what]) for name, part in workshop.dataset.items()}
     train = concatenate_datasets([of_group["train"], workshop.silence])
     args = _arguments(detector_arguments, folder, workshop.preset.detector, _seed_of(run), workshop.cut)
-    train_detector(model, DatasetDict({**of_group, "train": train}), args)
+    # Rows that are made to listen are of both tasks: a detector of one alone is trained on that task's own.
+    share = workshop.preset.detector_listen if run.what == "both" else 0.0
+    listening = Listening(share, workshop.held_out if share else None)
+    train_detector(model, DatasetDict({**of_group, "train": train}), args, listening)
     if not PartialState().is_main_process:
         return
     weights = {name: value.cpu().contiguous() for name, value in model.detector.state_dict().items()}
@@ -242,11 +158,21 @@ def _audiobert(run: Run, workshop: Workshop, folder: Path) -> None:
     args = _arguments(audiobert_arguments, folder, workshop.preset.adapter, _seed_of(run), workshop.cut)
     audio = _audio_of(hearing, workshop.preset) if with_audio else "none"
     audio_dir = workshop.audio if audio == "trained" else None
-    train_audiobert(model, workshop.adapter_rows, args, audio=audio, audio_dir=audio_dir, hearing=hearing)
-    if PartialState().is_main_process:
-        result = _evaluated(model, model.tokenizer, workshop.dataset, hearing=hearing, seed=_seed_of(run))
-        _save_answers(folder, result)
-        model.save_pretrained(folder / MODEL_FOLDER)
+    listening = listening_of(workshop, with_audio)
+    train_audiobert(
+        model, workshop.adapter_rows, args, audio=audio, audio_dir=audio_dir, hearing=hearing, listening=listening
+    )
+    if not PartialState().is_main_process:
+        return
+    result = _evaluated(model, model.tokenizer, workshop.dataset, hearing=hearing, seed=_seed_of(run))
+    _save_answers(folder, result)
+    if workshop.sound_swap is not None:
+        swapped = trained_answers(run.what, model, workshop.sound_swap, _seed_of(run))
+        if swapped:
+            save_answers(folder / SWAP_FILE, swapped)
+    model.save_pretrained(folder / MODEL_FOLDER)
+    if workshop.held_out is not None:
+        workshop.held_out.save_pretrained(folder / MODEL_FOLDER)
 
 
 def _preservation(run: Run, workshop: Workshop, folder: Path) -> None:
@@ -285,6 +211,14 @@ def hearing_of(run: Run) -> tuple[Hearing, bool]:
     return HEARINGS[run.what.split(" (")[0]]
 
 
+def listening_of(workshop: Workshop, with_audio: bool) -> Listening:
+    """How an adapter listens. The control without audio trains on the same rows, and has nothing to leave out."""
+    preset = workshop.preset
+    if not with_audio:
+        return Listening(preset.listen, workshop.held_out)
+    return Listening(preset.listen, workshop.held_out, preset.vary_recordings, preset.audio_dropout)
+
+
 def _audio_of(hearing: Hearing, preset: Preset) -> str:
     # Blind CLAP hears no recording that an audio encoder could be trained on.
     return "cached" if hearing == BLIND_CLAP else preset.audio
@@ -293,11 +227,6 @@ def _audio_of(hearing: Hearing, preset: Preset) -> str:
 def baseline_of(run: Run, preset: Preset) -> Baseline:
     """The baseline that a run evaluates."""
     return next(baseline for baseline in preset.baselines if baseline.name == run.what)
-
-
-def checkpoint_of(name: str) -> str:
-    """Where a checkpoint of a preset lies: a folder or a Hub id."""
-    return str(bundled()) if name == BUNDLED else name
 
 
 def start_model(name: str, workshop: Workshop) -> AudioBertForMaskedLM:
@@ -312,13 +241,13 @@ def start_model(name: str, workshop: Workshop) -> AudioBertForMaskedLM:
     if AutoConfig.from_pretrained(checkpoint).model_type != "audiobert":
         if preset.ast is None:
             raise ValueError(f"{name} is a BERT without an audio encoder: name one with --ast.")
-        layers: dict[str, Any] = preset.detector_layers
+        values = dict(preset.config)
         return AudioBertForMaskedLM.from_backbones(
-            checkpoint, preset.ast, workshop.knowledge_base, dtype="float32", **layers
+            checkpoint, preset.ast, workshop.knowledge_base, dtype="float32", **values
         )
     trained = AudioBertForMaskedLM.from_pretrained(checkpoint)
     config = copy.deepcopy(trained.config)
-    config.update({"injection": "add", **preset.detector_layers})
+    config.update({"injection": "add", **preset.config})
     model = AudioBertForMaskedLM(config)
     learned = ("lora_", "audio_projection.", "detector.")
     kept = {name: value for name, value in trained.state_dict().items() if not any(part in name for part in learned)}
@@ -366,6 +295,12 @@ def read_answers(run: Run, workshop: Workshop) -> Answers:
         stored = json.loads((folder / SIMILARITIES_FILE).read_text(encoding="utf-8"))
         similarities = {(split, row): value for split, row, value in stored}
     return Answers(run.what, run.seed, load_predictions(folder / PREDICTIONS_FILE), similarities)
+
+
+def read_swap(run: Run, workshop: Workshop) -> Answered:
+    """What a run has answered to the sound swap; nothing if it was not asked."""
+    path = workshop.folder(run.name) / SWAP_FILE
+    return load_answers(path) if path.is_file() else {}
 
 
 def read_detector(run: Run, workshop: Workshop) -> tuple[list[DetectorScores], DetectorAlarms | None]:

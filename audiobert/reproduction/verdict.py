@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ..evaluation.comparison import ColumnComparison, Comparison
+from ..evaluation.comparison import ColumnComparison, Comparison, interval_text
+from ..evaluation.significance import PairedBootstrap, holm
+from ..evaluation.sound_swap.answering import END_TO_END
+from ..evaluation.sound_swap.figures import PartFigures, SoundSwapReport
+from ..reports.tables import percent
 from .findings import SIGNIFICANT, Findings, significant_columns
 from .presets import AUDIOBERT, BLIND, NO_AUDIO, OTHER_SPAN, RANDOM
+from .sound_swap import TRAINED_WITHOUT_AUDIO
 
 
 def verdict(findings: Findings) -> list[str]:
@@ -33,6 +38,39 @@ def against_no_audio(comparison: Comparison) -> list[str]:
     helped, harmed = (significant_columns(comparison, ahead) for ahead in (True, False))
     columns = comparison.columns
     return [_headline(helped, harmed, len(columns)), _evidence(columns, helped, harmed), _seeds(columns)]
+
+
+def swap_lines(swap: SoundSwapReport) -> list[str]:
+    """
+    Of each part of the sound swap how often AudioBERT follows the sound, against the same training with no audio: a
+    line each. They are told apart by the paired bootstrap over labels, corrected for the number of parts.
+    """
+    gains = {}
+    for part, listeners in swap.parts.items():
+        control = listeners.get(TRAINED_WITHOUT_AUDIO)
+        if control is not None and control.hearing_adds is not None:
+            gains[part] = control.hearing_adds
+    adjusted = dict(zip(gains, holm([gain.p for gain in gains.values()]), strict=True))
+    lines = []
+    for part, listeners in swap.parts.items():
+        if part in gains:
+            lines.append(f"{part}: {_swap_line(listeners, gains[part], adjusted[part])}")
+        else:
+            answered = {AUDIOBERT: END_TO_END, f"a model {TRAINED_WITHOUT_AUDIO}": TRAINED_WITHOUT_AUDIO}
+            missing = [who for who, name in answered.items() if name not in listeners]
+            lines.append(f"{part}: there are no answers of {' and of '.join(missing)} to tell by.")
+    return lines
+
+
+def _swap_line(listeners: Mapping[str, PartFigures], gain: PairedBootstrap, adjusted_p: float) -> str:
+    heard, control = listeners[END_TO_END], listeners[TRAINED_WITHOUT_AUDIO]
+    names = "" if heard.follows_name is None else f" and the name in {percent(heard.follows_name)} %"
+    told = "told apart" if adjusted_p <= SIGNIFICANT else "not told apart"
+    return (
+        f"AudioBERT follows the sound in {percent(heard.follows_sound)} %{names}, the same training with no audio in "
+        f"{percent(control.follows_sound)} %; that is {100 * gain.difference:+.2f} points "
+        f"{interval_text(gain.interval, sign='+')}, {told}."
+    )
 
 
 def listing(names: Sequence[str]) -> str:

@@ -7,11 +7,11 @@ import pytest
 
 from audiobert.reproduction.configuration import refuse_another, settle_configuration, values_of
 from audiobert.reproduction.contents import contents_of
-from audiobert.reproduction.presets import PAPER, TINY, Cut
+from audiobert.reproduction.presets import MINI, PAPER, Cut
 
 from text_fixtures import ANIMAL_ROWS, HEADERS, write_auditorybench, write_csv
 
-PRESET = {"name": "tiny", "epochs": 2, "detector": {"layers": (1, 2), "rate": 1e-3}}
+PRESET = {"name": "mini", "epochs": 2, "detector": {"layers": (1, 2), "rate": 1e-3}}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_where_things_lie_is_no_part_of_it(data, checkpoint, tmp_path):
     [
         ({"preset": {**PRESET, "epochs": 3}}, "preset.epochs 2, now 3"),
         ({"preset": {**PRESET, "detector": {"layers": (1,), "rate": 1e-3}}}, "preset.detector.layers [1, 2], now [1]"),
-        ({"preset": {"name": "tiny", "epochs": 2}}, "preset.detector.rate 0.001, now absent"),
+        ({"preset": {"name": "mini", "epochs": 2}}, "preset.detector.rate 0.001, now absent"),
         ({"max_steps": 5}, "max_steps null, now 5"),
         ({"checkpoints": {"bert": "other/bert"}}, 'checkpoints.bert "some/bert", now "other/bert"'),
     ],
@@ -109,6 +109,16 @@ def test_a_changed_file_is_named(data, checkpoint, tmp_path):
     write_csv(data / "animal_dev.csv", HEADERS["animal"], ANIMAL_ROWS[:1])
     with pytest.raises(ValueError, match=r"configuration: data.animal_dev.csv [0-9a-f]{12}, now"):
         settle_configuration(out, configuration_of(PRESET, data, checkpoints={"bert": checkpoint}))
+
+
+@pytest.mark.parametrize("name", ["held_out.json", "sound_swap/settings.json", "sound_swap/new_sound.jsonl"])
+def test_what_is_held_out_and_what_is_asked_count_too(name, data, checkpoint, tmp_path):
+    (checkpoint / "sound_swap").mkdir()
+    (checkpoint / name).write_text("{}")
+    begin(tmp_path / "out", configuration_of(PRESET, data, checkpoints={"bert": checkpoint}))
+    (checkpoint / name).write_text("[]")
+    with pytest.raises(ValueError, match=rf"checkpoints.bert.{name} [0-9a-f]{{12}}, now"):
+        settle_configuration(tmp_path / "out", configuration_of(PRESET, data, checkpoints={"bert": checkpoint}))
 
 
 def test_of_many_differences_some_are_named(data, tmp_path):
@@ -179,19 +189,19 @@ def test_a_folder_without_runs_is_free(data, tmp_path):
     ],
 )
 def test_a_try_never_mixes_with_results_nor_with_another_try(kept, now, named, tmp_path):
-    begin(tmp_path, values_of(TINY, kept))
-    settle_configuration(tmp_path, values_of(TINY, kept))
+    begin(tmp_path, values_of(MINI, kept))
+    settle_configuration(tmp_path, values_of(MINI, kept))
     for check in (settle_configuration, refuse_another):
         with pytest.raises(ValueError, match="holds results of another configuration") as refused:
-            check(tmp_path, values_of(TINY, now))
+            check(tmp_path, values_of(MINI, now))
         assert named in str(refused.value)
 
 
 def test_what_needs_no_file_is_compared_by_itself(data, tmp_path):
-    refuse_another(tmp_path / "none", values_of(TINY, None))
-    begin(tmp_path / "out", {**values_of(TINY, None), **contents_of(data)})
+    refuse_another(tmp_path / "none", values_of(MINI, None))
+    begin(tmp_path / "out", {**values_of(MINI, None), **contents_of(data)})
     written = (tmp_path / "out" / "configuration.json").read_bytes()
-    refuse_another(tmp_path / "out", values_of(TINY, None))
+    refuse_another(tmp_path / "out", values_of(MINI, None))
     assert (tmp_path / "out" / "configuration.json").read_bytes() == written
-    with pytest.raises(ValueError, match='preset.name "tiny", now "paper"'):
+    with pytest.raises(ValueError, match='preset.name "mini", now "paper"'):
         refuse_another(tmp_path / "out", values_of(PAPER, None))

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from swap_fixtures import tiny_sound_swap
 
 from audiobert.benchmark.dataset.statistics import PAPER_TABLE_I, Statistics
 from audiobert.benchmark.people.human_evaluation import Rating, aggregate
@@ -15,10 +16,14 @@ from audiobert.evaluation.preservation import (
     Preservation,
     PseudoPerplexity,
 )
+from audiobert.evaluation.sound_swap.answering import END_TO_END
+from audiobert.evaluation.sound_swap.answers import SwapAnswer
+from audiobert.evaluation.sound_swap.questions import ANIMALS_BY_EAR, NEW_SOUND, PARTS
 from audiobert.reproduction import report
 from audiobert.reproduction.findings import Answers, DetectorAlarms, DetectorScores, Results, find
 from audiobert.reproduction.presets import AUDIOBERT, BLIND, MAJORITY, NO_AUDIO, OTHER_SPAN, RANDOM
 from audiobert.reproduction.report import write_report
+from audiobert.reproduction.sound_swap import TRAINED_WITHOUT_AUDIO
 from audiobert.reproduction.verdict import verdict
 
 ROWS = 120
@@ -49,7 +54,7 @@ def answers(model: str, seed: int | None, pitch: float, animal: float = 0.4, sim
 def results(audio: float = 0.6, **kwargs) -> Results:
     given = [answers(AUDIOBERT, seed, audio) for seed in range(3)]
     given += [answers(NO_AUDIO, seed, 0.6) for seed in range(2)] + [answers(MAJORITY, None, 0.5, 0.1)]
-    return Results(configuration={"preset": "tiny"}, answers=given, **kwargs)
+    return Results(configuration={"preset": "mini"}, answers=given, **kwargs)
 
 
 def measured() -> Results:
@@ -168,9 +173,52 @@ def test_the_report_holds_every_table(tmp_path):
         "| animal | dev | 593 | 593 | 9.39 | 9.39 | 5,567 | 5,567 |" in text and "All figures are the paper's" in text
     )
     assert "| sentence in train | test | animal | seen with this answer | 1 |" in text
-    assert "Human evaluation, 2 annotators" in text and '"preset": "tiny"' in text
+    assert "Human evaluation, 2 annotators" in text and '"preset": "mini"' in text
     for name in ("accuracy", "differences", "detectors", "perplexity"):
         assert f"(figures/{name}.png)" in text and (tmp_path / "figures" / f"{name}.png").is_file()
+
+
+def swapped(follows_sound) -> list[SwapAnswer]:
+    """To each question of the sound swap what its sound says, or something else."""
+    return [
+        SwapAnswer(question, question.answer if follows_sound(question) else "")
+        for question in tiny_sound_swap().questions
+    ]
+
+
+def test_the_sound_swap_is_told_part_by_part_against_the_control_without_audio(tmp_path, no_drawing):
+    def hears(question):
+        return question.part != ANIMALS_BY_EAR
+
+    runs = [{"majority answer": swapped(lambda question: False)}]
+    runs += [{END_TO_END: swapped(hears)}, {END_TO_END: swapped(hears)}]
+    runs += [{TRAINED_WITHOUT_AUDIO: swapped(lambda question: question.part == NEW_SOUND)}]
+    given = Results({}, swap=runs)
+    text = write_report(given, tmp_path).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert [line[2:].partition(":")[0] for line in lines] == list(PARTS)
+    unheard, swap, new, animals = lines
+    assert "sound in 100.00 %, the same training with no audio in 0.00 %; that is +100.00 points [+100" in unheard
+    assert unheard.endswith(", told apart.") and "100.00 % and the name in 0.00 %, the same" in swap
+    assert "+0.00 points" in new and new.endswith("not told apart.") and animals.endswith("not told apart.")
+    # AudioBERT stands first, whatever was read first.
+    table = [line for line in text.splitlines() if line.startswith("| unheard names")]
+    assert [row.split(" | ")[1] for row in table] == [END_TO_END, TRAINED_WITHOUT_AUDIO, "majority answer"]
+    assert "| 100.00 ± 0.00 |" in table[0] and "over the labels of the recordings" in text
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["sound_swap"]["parts"]
+    assert found["unheard names"][END_TO_END]["seeds"] == 2
+    assert found["swapped recordings"][TRAINED_WITHOUT_AUDIO]["hearing_adds"][0] == 1
+
+
+def test_without_one_of_the_two_the_sound_swap_says_who_is_missing(tmp_path, no_drawing):
+    text = write_report(Results({}, swap=[{END_TO_END: swapped(lambda question: True)}]), tmp_path).read_text("utf-8")
+    assert text.count(f"no answers of a model {TRAINED_WITHOUT_AUDIO} to tell by") == len(PARTS)
+
+
+def test_without_a_sound_swap_the_report_has_no_word_of_it(tmp_path, no_drawing):
+    text = write_report(measured(), tmp_path).read_text(encoding="utf-8")
+    assert "sound swap" not in text
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["sound_swap"] is None
 
 
 def test_what_was_not_run_is_said(tmp_path):
@@ -195,7 +243,7 @@ def test_json_holds_the_figures_unrounded(tmp_path, no_drawing):
     everything = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     right = np.mean([[row.correct for row in one.rows if row.task == "pitch"] for one in given.answers[:3]])
     assert everything["table_3"]["accuracies"][AUDIOBERT]["test"]["pitch"]["mean"] == pytest.approx(right, abs=1e-12)
-    assert everything["configuration"] == {"preset": "tiny"} and everything["paper"]["II"]["figures"] == []
+    assert everything["configuration"] == {"preset": "mini"} and everything["paper"]["II"]["figures"] == []
     assert everything["preservation"]["pseudo_perplexity"][LORA_FORCED_ON] == {"seeds": 1, "mean": 75.5, "sd": None}
 
     by_seed = {
