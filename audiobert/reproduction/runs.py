@@ -266,7 +266,6 @@ def _arguments(
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
-        # Of rows that listen it knows the lengths of the first epoch: even so batches have a quarter less padding.
         train_sampling_strategy="group_by_length",
         eval_strategy="no",
         max_steps=-1 if cut is None else cut.max_steps,

@@ -15,6 +15,8 @@ from audiobert import AudioBertForMaskedLM
 from audiobert.data.batches import HearingCollator
 from audiobert.hearing import audible_rows, blind_embeddings
 from audiobert.listening.held_out import HeldOut
+from audiobert.training.adapter import audiobert_arguments
+from audiobert.training.trainer import RecipeTrainer
 from audiobert.training.viewings import Listening, Viewings, hearing_only, silenced, varied, viewings
 
 from audio_fixtures import PITCHED_LABELS, with_pitch
@@ -60,6 +62,24 @@ def test_a_batch_of_both_kinds_trains(listener: AudioBertForMaskedLM, data: Data
     for batch in DataLoader(found, batch_size=len(found), collate_fn=HearingCollator.of(listener)):
         assert batch["audio_mask"].any() and not batch["audio_mask"][batch["audio_positions"] >= 0].all()
         listener(**batch).loss.backward()
+
+
+def test_rows_of_like_length_share_a_batch_in_every_epoch(
+    listener: AudioBertForMaskedLM, data: DatasetDict, tmp_path: Path
+) -> None:
+    found = seen(listener, data, Listening(share=0.8))
+    args = audiobert_arguments(
+        *(tmp_path, len(found)), train_sampling_strategy="group_by_length", eval_strategy="no", report_to="none"
+    )
+    trainer = RecipeTrainer(listener, args, train_dataset=found, data_collator=lambda rows: rows)
+    loader, seen_lengths = trainer.get_train_dataloader(), []
+    for epoch in range(3):
+        found.set_epoch(epoch)
+        # Of a single batch all rows are sorted.
+        (batch,) = loader
+        seen_lengths.append([len(row["input_ids"]) for row in batch])
+        assert seen_lengths[-1] == sorted((len(row["input_ids"]) for row in found), reverse=True)
+    assert seen_lengths[0] != seen_lengths[1]
 
 
 def test_workers_see_what_one_process_sees(listener: AudioBertForMaskedLM, data: DatasetDict) -> None:
