@@ -29,13 +29,15 @@ from .presets import AUDIOBERT, BLIND, LINEAR, MAJORITY, NO_AUDIO, OTHER_SPAN, R
 SWAP_FILE = "sound_swap.jsonl"
 
 TRAINED_WITHOUT_AUDIO = "trained without audio"
+TRAINED_ON_RANDOM = "trained on random recordings"
+TRAINED_ON_BLIND = "trained on blind CLAP"
 # The controls of Table III that are asked: what each is told of as, and the listener that it was trained as. (That
 # without audio is asked the sentences, whoever listens.) What an oracle or labels as text are, no question says.
 _TRAINED = {
     NO_AUDIO: (TRAINED_WITHOUT_AUDIO, END_TO_END),
-    RANDOM: ("trained on random recordings", RANDOM_RECORDINGS),
+    RANDOM: (TRAINED_ON_RANDOM, RANDOM_RECORDINGS),
     OTHER_SPAN: ("trained on another span's", ANOTHER_SPANS),
-    BLIND: ("trained on blind CLAP", BLIND_CLAP),
+    BLIND: (TRAINED_ON_BLIND, BLIND_CLAP),
 }
 _ORDER = (*LISTENERS, *(name for name, _ in _TRAINED.values()), LINEAR, MAJORITY)
 

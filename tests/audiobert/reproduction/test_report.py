@@ -201,8 +201,9 @@ def test_the_sound_swap_is_told_part_by_part_against_the_control_without_audio(t
     assert "sound in 100.00 %, the same training with no audio in 0.00 %; that is +100.00 points [+100" in unheard
     assert unheard.endswith(", told apart.") and "100.00 % and the name in 0.00 %, the same" in swap
     assert "+0.00 points" in new and new.endswith("not told apart.") and animals.endswith("not told apart.")
+    short, *table = [line for line in text.splitlines() if line.startswith("| unheard names")]
+    assert short.startswith("| unheard names | ") and "| 100.00 ± 0.00 [100.00, 100.00] | 0.00 |" in short
     # AudioBERT stands first, whatever was read first.
-    table = [line for line in text.splitlines() if line.startswith("| unheard names")]
     assert [row.split(" | ")[1] for row in table] == [END_TO_END, TRAINED_WITHOUT_AUDIO, "majority answer"]
     assert "| 100.00 ± 0.00 |" in table[0] and "over the labels of the recordings" in text
     found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["sound_swap"]["parts"]
