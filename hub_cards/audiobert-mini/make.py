@@ -2,10 +2,11 @@
 Makes the bundled checkpoint `audiobert-mini` out of a real encoder, plain English and openly licensed recordings:
 
     python hub_cards/audiobert-mini/make.py OUT --encoder ENCODER --text TEXT --sounds SOUNDS --sounds AUDIO
-        --yamnet YAMNET.npz --data AUDITORYBENCH
+        --yamnet YAMNET.npz --data AUDITORYBENCH --wikitext WIKITEXT
 
 Every stage keeps its result in OUT and is skipped where that is there; one that was stopped goes on. No row of
-AuditoryBench enters the BERT, and what is held out of the recordings is heard by nothing that is trained.
+AuditoryBench enters the BERT, and what is held out of the recordings is heard by nothing that is trained. The last
+trainings are those of `audiobert reproduce --preset mini`; the checkpoint is its AudioBERT of seed 0.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from making.backbone import pack_text, train_backbone
 from making.clap import save_untrained_clap, teach_text_tower, train_mini_clap
 from making.ear import Lessons, new_ast, new_extractor, train_ear, write_features
+from making.repository import write_repository
+from making.start import save_start
 from transformers import BertTokenizerFast, set_seed
 
 from audiobert.data.auditorybench import load_auditorybench
@@ -27,12 +31,18 @@ from audiobert.listening.held_out import HELD_OUT_FILE, HeldOut
 from audiobert.listening.rows import animal_labels
 from audiobert.modeling import AudioBertKnowledgeBase
 from audiobert.modeling.labels_audiobert import spoken
+from audiobert.reproduction.planning import TABLES, make_plan
+from audiobert.reproduction.presets import MINI
+from audiobert.reproduction.reproducing import describe, read_results, reproduce
+from audiobert.reproduction.runs import MODEL_FOLDER
+from audiobert.reproduction.workshop import Workshop
 from audiobert.sounds.building import build_knowledge_base
 from audiobert.sounds.recordings import read_recordings
 
 # Its recordings state no license.
 WITHOUT = ("Animal-Sound-Dataset",)
-STAGES = ("backbone", "draft", "ear", "clap", "knowledge-base")
+STAGES = ("backbone", "draft", "ear", "clap", "start")
+CHECKPOINT = "audiobert-0"
 # Of WordNet's glosses and the others, lines short enough to be taken for the name of a thing.
 SHORT_WORDS = 8
 SHORT_LINES = 60_000
@@ -79,6 +89,8 @@ def main() -> None:
     parser.add_argument("--sounds", type=Path, action="append", required=True, help="recordings with metadata.csv")
     parser.add_argument("--yamnet", type=Path, required=True, help="YAMNet's embeddings and scores of them")
     parser.add_argument("--data", type=Path, required=True, help="AuditoryBench's CSV files")
+    parser.add_argument("--wikitext", type=Path, required=True, help="WikiText-2's valid.txt and test.txt")
+    parser.add_argument("--seeds", type=int, default=5, help="of the reproduction; the checkpoint is of the first")
     parser.add_argument("--only", choices=STAGES, help="do this stage, and what it needs, alone")
     arguments = parser.parse_args()
     work, encoder, only = arguments.out, arguments.encoder, arguments.only
@@ -129,6 +141,19 @@ def main() -> None:
     encoders = {"clap": work / "clap", "ast": work / "ast"}
     whole = {**common, "retrieval": "both", "carry_clap": True}
     stage(work / "knowledge-base", lambda out: build_knowledge_base(arguments.sounds, out, **encoders, **whole))
+    parts = [work / name for name in ("backbone", "ast", "knowledge-base", HELD_OUT_FILE)]
+    texts = [*text_files(arguments.text), arguments.wikitext / "valid.txt"]
+    stage(work / "start", lambda out: save_start(out, *parts, texts=texts, config=MINI.config))
+    if only == "start":
+        return
+
+    preset = replace(MINI, berts=(str(work / "start"),))
+    workshop = Workshop(work / "reproduction", preset, arguments.data, arguments.wikitext)
+    plan = make_plan(preset, workshop.out, TABLES, arguments.seeds, with_text=True)
+    reproduce(plan, workshop, TABLES, arguments.seeds)
+    results = read_results(workshop, TABLES, arguments.seeds, describe(workshop))
+    trained, card = workshop.folder(CHECKPOINT) / MODEL_FOLDER, Path(__file__).with_name("card.md")
+    write_repository(work / "audiobert-mini", trained, work / "start", arguments.sounds, results, card)
 
 
 if __name__ == "__main__":

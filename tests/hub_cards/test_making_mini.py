@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from swap_fixtures import few_questions, held_out_of_all, sounding_knowledge_base
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from audiobert import AudioBertForMaskedLM
+from audiobert.evaluation.sound_swap.questions import PARTS, SoundSwap
 from audiobert.listening.held_out import HeldOut
 from audiobert.sounds.recordings import SourceRecording
 
-from audio_fixtures import PITCHED_LABELS, tiny_knowledge_base, tone, with_pitch
-from text_fixtures import SPECIAL, WORDS, tiny_tokenizer
+from audio_fixtures import PITCHED_LABELS, save_tiny_ast, tiny_knowledge_base, tone, with_pitch
+from text_fixtures import SPECIAL, WORDS, tiny_bert, tiny_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "hub_cards" / "audiobert-mini"
 SENTENCES = ["the sound of a cat is the sound of rain", "a dog makes a bark", "meow has a higher pitch than hum"]
@@ -224,3 +227,49 @@ def test_the_tower_is_taught_which_texts_are_near(making: Callable, encoder: Pat
         clap.SimilarityTrainer.compute_loss = compute
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+# --- what the trainings start from, and the repository ---------------------------------------------------------------
+
+
+@pytest.fixture
+def start(making: Callable, tmp_path: Path) -> Path:
+    parts = [tmp_path / name for name in ("bert", "ast", "sounds", "held_out.json")]
+    tiny_bert(len(tiny_tokenizer())).save_pretrained(parts[0])
+    tiny_tokenizer().save_pretrained(parts[0])
+    save_tiny_ast(parts[1], hidden_size=12)
+    sounding_knowledge_base().save_pretrained(parts[2])
+    held_out_of_all().save(parts[3])
+    (tmp_path / "plain.txt").write_text("words", encoding="utf-8")
+    config = {"detector_hidden_size": 8, "lora_rank": 4, "retrieval_top_k": 2}
+    with few_questions(NEW_SOUNDS=2, SWAPPED_WORLDS=1):
+        making("start").save_start(tmp_path / "start", *parts, texts=[tmp_path / "plain.txt"], config=config)
+    return tmp_path / "start"
+
+
+def test_trainings_start_from_the_parts_and_nothing_learned(start: Path) -> None:
+    model = AudioBertForMaskedLM.from_pretrained(start)
+    assert model.config.retrieval_top_k == 2 and model.dtype == torch.float32
+    assert [text["name"].rpartition("/")[2] for text in model.config.trained_on] == ["plain.txt"]
+    adapter = {name: value for name, value in model.state_dict().items() if "lora_B" in name}
+    assert adapter and not any(value.any() for value in adapter.values())
+    swap = SoundSwap.load(start / "sound_swap", model.knowledge_base)
+    swap.check_held_out(HeldOut.load(start / "held_out.json", model.knowledge_base), start)
+    assert all(swap.part(part) for part in PARTS)
+
+
+def test_each_recording_is_attributed(making: Callable, tmp_path: Path) -> None:
+    (own := tmp_path / "own").mkdir()
+    (own / "metadata.csv").write_text(
+        "file_name,label,source,license,author_or_url,seconds\nhorn.ogg,horn,a kit,CC BY 4.0,Ada,1\n", encoding="utf-8"
+    )
+    (esc := tmp_path / "esc").mkdir()
+    (esc / "metadata.csv").write_text(
+        "file_name,label,source,license,seconds\nesc50/1-2-A-3.ogg,cow,ESC-50,CC BY-NC 3.0,5\n", encoding="utf-8"
+    )
+    (esc / "ESC-50-ATTRIBUTION.txt").write_text("- [1-2-A.ogg]:  clip derived from moo.wav by Bo\n", encoding="utf-8")
+    found = {name: row for folder in (own, esc) for name, row in making("repository").attributions(folder).items()}
+    assert found == {
+        "horn.ogg": ("a kit", "CC BY 4.0", "Ada"),
+        "esc50/1-2-A-3.ogg": ("ESC-50", "CC BY-NC 3.0", "clip derived from moo.wav by Bo"),
+    }

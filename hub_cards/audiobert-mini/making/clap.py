@@ -288,7 +288,7 @@ def train_mini_clap(
     captions = make_captions([recording.label for recording in recordings], train)
     data = CaptionedRecordings(recordings, extractor, captions, TEMPLATE)
     args = clap_arguments(
-        run, **{"num_train_epochs": 25, "batch_size": 64, "weight_decay": 0.05, "eval_strategy": "no", **values}
+        run, **{"num_train_epochs": 15, "batch_size": 64, "weight_decay": 0.05, "eval_strategy": "no", **values}
     )
     train_clap(model, tokenizer, data, data, args)
     # As a checkpoint is loaded: the knowledge base keeps the towers in the dtype that the config names.
