@@ -38,6 +38,7 @@ from audiobert.reproduction.runs import MODEL_FOLDER
 from audiobert.reproduction.workshop import Workshop
 from audiobert.sounds.building import build_knowledge_base
 from audiobert.sounds.recordings import read_recordings
+from audiobert.training.clap import make_captions
 
 # Its recordings state no license.
 WITHOUT = ("Animal-Sound-Dataset",)
@@ -133,7 +134,10 @@ def main() -> None:
     silent = {sounds.recording(row).id for row in held_out.rows(sounds)}
     heard = [recording for recording in recordings if recording.id not in silent]
     start, tower = work / "untrained-clap", work / "text-tower"
-    stage(tower, lambda out: teach_text_tower(out, work / "text-tower-run", start, encoder, texts))
+    # A third of the texts that its vocabulary was chosen by.
+    taught = list(dict.fromkeys([*names, *spans, *short_texts(arguments.text)[::3]]))
+    captions = make_captions(names, train)
+    stage(tower, lambda out: teach_text_tower(out, work / "text-tower-run", start, encoder, taught, captions))
     stage(work / "clap", lambda out: train_mini_clap(out, work / "clap-run", start, tower, heard, train))
     if only == "clap":
         return

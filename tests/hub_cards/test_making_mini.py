@@ -208,8 +208,12 @@ def test_the_tower_is_taught_which_texts_are_near(making: Callable, encoder: Pat
     clap = making("clap")
     texts = [*WORDS[:16], *SENTENCES]
     clap.save_untrained_clap(tmp_path / "start", encoder, texts)
-    taught = clap.sentence_embeddings(encoder, texts)
+    captions = {"cat": ["meow", "meow"], "dog": []}
+    taught, plain = (clap.taught_embeddings(encoder, texts, given) for given in (captions, {}))
     assert taught.norm(dim=1).allclose(torch.ones(len(texts)))
+    cat, meow, hum = (texts.index(text) for text in ("cat", "meow", "hum"))
+    assert taught[cat] @ taught[meow] > plain[cat] @ plain[meow]
+    assert taught[cat] @ taught[meow] > taught[cat] @ taught[hum]
     quick = {"max_steps": 30, "batch_size": 16, "learning_rate": 3e-3, "logging_steps": 1, **QUICK}
     losses = []
     compute = clap.SimilarityTrainer.compute_loss
@@ -222,7 +226,7 @@ def test_the_tower_is_taught_which_texts_are_near(making: Callable, encoder: Pat
     clap.SimilarityTrainer.compute_loss = kept
     try:
         start = tmp_path / "start"
-        clap.teach_text_tower(tmp_path / "out", tmp_path / "run", start, encoder, texts, **quick)
+        clap.teach_text_tower(tmp_path / "out", tmp_path / "run", start, encoder, texts, captions, **quick)
     finally:
         clap.SimilarityTrainer.compute_loss = compute
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])

@@ -2,15 +2,16 @@
 The CLAP of the mini model: a text tower of three layers that a sentence encoder teaches, and an audio tower that learns
 where its recordings lie among texts.
 
-The tower starts from the encoder itself, with the word pieces that come up most, and is taught how near that encoder
-finds two texts; so that a span which no recording was ever called by ("acoustic bass") lies near the labels that mean
-the same. Then it stays as it is, and the audio tower is trained by CLAP's loss over labels and train spans.
+The tower starts from the encoder itself, with the word pieces that come up most, and is taught where that encoder puts
+texts; so that a span which no recording was ever called by ("acoustic bass") lies near the labels that mean the same.
+What the train rows call a sound ("meow") it is taught to put near the label of that sound. Then it stays as it is, and
+the audio tower is trained by CLAP's loss over labels and train spans.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ LAYERS = (0, 2, 4)
 WIDTH = 256
 LONGEST = 64
 TEMPLATE = "{span} sound"
-TAUGHT_STEPS, TAUGHT_BATCH = 2000, 128
+TAUGHT_STEPS, TAUGHT_BATCH = 500, 128
 # Of the cosines that the tower is taught.
 SHARPNESS = 20.0
+# How much a label weighs beside the words of a span that the train rows call its sound.
+LABEL_WEIGHT = 2.0
 
 
 def trimmed_tokenizer(encoder: Path, texts: Iterable[str], pieces: int = PIECES) -> BertTokenizer:
@@ -162,8 +165,33 @@ def sentence_embeddings(encoder: Path, texts: Sequence[str], batch_size: int = 2
     return torch.cat(parts)
 
 
+def taught_embeddings(encoder: Path, texts: Sequence[str], captions: Mapping[str, Sequence[str]]) -> torch.Tensor:
+    """
+    Where the tower is to put texts: unit vectors, float32 `(texts, 256)`.
+
+    They are those of the sentence encoder, turned so that the dimensions in which they vary most come first and cut to
+    the tower's width. A span that the train rows call a sound by lies between its own place and that of the labels.
+
+    Args:
+        encoder: the teacher.
+        texts: all that is taught, the labels among them.
+        captions: by label the spans of train rows, one as often as it was said.
+    """
+    embeddings = sentence_embeddings(encoder, texts)
+    place = {text: row for row, text in enumerate(texts)}
+    of_labels = torch.zeros_like(embeddings)
+    for label, spans in captions.items():
+        for span in spans:
+            if span in place and span != label:
+                of_labels[place[span]] += embeddings[place[label]]
+    embeddings = nn.functional.normalize(embeddings + LABEL_WEIGHT * nn.functional.normalize(of_labels, dim=-1), dim=-1)
+    _, _, directions = torch.linalg.svd(embeddings, full_matrices=False)
+    turned = nn.functional.normalize(embeddings @ directions[:WIDTH].T, dim=-1)
+    return nn.functional.pad(turned, (0, WIDTH - turned.shape[1]))
+
+
 class TaughtTexts(torch.utils.data.Dataset):
-    """Texts as queries are sent, each with what the sentence encoder makes of it."""
+    """Texts as queries are sent, each with where it is to lie."""
 
     def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, embeddings: torch.Tensor) -> None:
         queries = [TEMPLATE.replace("{span}", text) for text in texts]
@@ -196,8 +224,8 @@ class TaughtCollator:
 
 class SimilarityTrainer(RecipeTrainer):
     """
-    Teaches how near texts are to one another: in a batch, each text's distribution over the others by their cosines is
-    to be the teacher's, and the cosines themselves as well.
+    Teaches where texts lie, and how near to one another: in a batch, each text's distribution over the others by their
+    cosines is to be the teacher's as well.
     """
 
     def compute_loss(
@@ -214,12 +242,19 @@ class SimilarityTrainer(RecipeTrainer):
         itself = torch.eye(len(own), dtype=torch.bool, device=own.device)
         expected = (SHARPNESS * taught).masked_fill(itself, -torch.inf).softmax(1)
         found = (SHARPNESS * cosines).masked_fill(itself, -torch.inf).log_softmax(1).masked_fill(itself, 0.0)
-        return nn.functional.kl_div(found, expected, reduction="batchmean") + 5 * nn.functional.mse_loss(
-            cosines, taught
-        )
+        apart = 1 - (own * inputs["taught"]).sum(1).mean()
+        return nn.functional.kl_div(found, expected, reduction="batchmean") + 5 * apart
 
 
-def teach_text_tower(out: Path, run: Path, start: Path, encoder: Path, texts: Sequence[str], **values: Any) -> None:
+def teach_text_tower(
+    out: Path,
+    run: Path,
+    start: Path,
+    encoder: Path,
+    texts: Sequence[str],
+    captions: Mapping[str, Sequence[str]],
+    **values: Any,
+) -> None:
     """
     Teaches the text tower of the CLAP in `start` and saves it alone, as `ClapTextModelWithProjection`.
 
@@ -228,12 +263,13 @@ def teach_text_tower(out: Path, run: Path, start: Path, encoder: Path, texts: Se
         run: where checkpoints are kept; a run that was stopped goes on from there.
         start: what [`save_untrained_clap`] wrote.
         encoder: the teacher.
-        texts: names of sounds and things, without the query template.
+        texts: names of sounds and things, without the query template, with the labels and the spans of `captions`.
+        captions: by label the spans of train rows that call its sound so.
         values: fields of `TrainingArguments` in place of the recipe's.
     """
     tokenizer = BertTokenizer.from_pretrained(start)
     tower = ClapTextModelWithProjection.from_pretrained(start)
-    embeddings = sentence_embeddings(encoder, texts)
+    embeddings = taught_embeddings(encoder, texts, captions)
     defaults: dict[str, Any] = {
         "max_steps": TAUGHT_STEPS,
         "learning_rate": 3e-4,
@@ -246,7 +282,12 @@ def teach_text_tower(out: Path, run: Path, start: Path, encoder: Path, texts: Se
     }
     args = recipe_arguments(run, **{"batch_size": TAUGHT_BATCH, **defaults, **values})
     data = TaughtTexts(texts, tokenizer, embeddings)
-    settings = run_settings("text tower", args, model=digest_of_model(tower, tokenizer), data=digest_of_json(data.ids))
+    settings = run_settings(
+        "text tower",
+        args,
+        model=digest_of_model(tower, tokenizer),
+        data=digest_of_json([data.ids, embeddings.tolist()]),
+    )
     trainer = SimilarityTrainer(tower, args, TaughtCollator(tokenizer.pad_token_id), data)
     train_or_resume(trainer, settings)
     tower.save_pretrained(out)
@@ -288,10 +329,12 @@ def train_mini_clap(
     captions = make_captions([recording.label for recording in recordings], train)
     data = CaptionedRecordings(recordings, extractor, captions, TEMPLATE)
     args = clap_arguments(
-        run, **{"num_train_epochs": 15, "batch_size": 64, "weight_decay": 0.05, "eval_strategy": "no", **values}
+        run, **{"num_train_epochs": 24, "batch_size": 64, "weight_decay": 0.05, "eval_strategy": "no", **values}
     )
     train_clap(model, tokenizer, data, data, args)
-    # As a checkpoint is loaded: the knowledge base keeps the towers in the dtype that the config names.
+    # The knowledge base keeps each tower in the dtype that its own part of the config names.
+    for part in (model.config.text_config, model.config.audio_config):
+        part.dtype = torch.float16
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
     extractor.save_pretrained(out)
