@@ -374,7 +374,7 @@ def test_a_build_that_could_not_begin_leaves_nothing(built: Path, encoders: dict
 
 def test_a_revision_of_a_local_checkpoint(encoders: dict[str, Path], tmp_path: Path) -> None:
     audio = write_recordings(tmp_path / "audio", ROWS[:1])
-    with pytest.raises(ValueError, match="local folder; the revision 'v2'"):
+    with pytest.raises(ValueError, match="local file or folder; the revision 'v2'"):
         build_knowledge_base(audio, tmp_path / "out", **encoders, ast_revision="v2")
 
 

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from audiobert.modeling.knowledge_audiobert import AudioBertKnowledgeBase
 from audiobert.sounds.building import build_knowledge_base
-from audiobert.sounds.encoders import AudioEncoders, EmbeddingError, sounding_states
+from audiobert.sounds.encoders import AudioEncoders, Clap, EmbeddingError, sounding_states
 from audiobert.sounds.features import clap_features
 from audiobert.sounds.recordings import SourceRecording
 
@@ -45,7 +45,8 @@ def recording(tmp_path: Path) -> Callable[[float], SourceRecording]:
 
 
 def encoders(clap: Path, ast: Path, pooling: str = "mean") -> AudioEncoders:
-    return AudioEncoders.from_pretrained(clap, ast, None, None, 60.0, pooling, "cpu", {})
+    towers = Clap.from_pretrained(clap, None, {})
+    return AudioEncoders.from_pretrained(towers.audio, ast, None, 60.0, pooling, "cpu", {})
 
 
 def test_only_what_is_longer_than_the_input_is_marked(clap: Path, recording: Callable) -> None:
