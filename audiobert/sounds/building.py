@@ -83,6 +83,7 @@ def build_knowledge_base(
     retrieval: str = "audio",
     measure: bool = False,
     carry_clap: bool = False,
+    untrained_clap: bool = False,
     device: str | torch.device = "cpu",
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -115,12 +116,14 @@ def build_knowledge_base(
             source names the note (`pitch_note`), that is its pitch. Takes longer than the embeddings.
         carry_clap: whether CLAP's audio tower is saved along, so that recordings can be added later without the CLAP
             checkpoint; for a local CLAP, as one of the Hub is loaded from there.
+        untrained_clap: whether CLAP may be one that does not tell texts apart, for a knowledge base that is not asked.
         device: where the encoders run.
         token, local_files_only: for the Hub, as in `from_pretrained`.
 
     Raises:
         ValueError: nothing to build from, columns missing, ids double, a `pitch_note` that is no note, `carry_clap`
-            with a CLAP of the Hub, `out` cannot be replaced, or `out.partial` belongs to another build.
+            with a CLAP of the Hub, a CLAP that does not tell texts apart, a `.pt` that is not laion-clap's, `out`
+            cannot be replaced, or `out.partial` belongs to another build.
         OSError: `out` is there already or is being built by another process, the source or a checkpoint is not there,
             or the disk is full: what was done is kept then.
     """
@@ -138,6 +141,8 @@ def build_knowledge_base(
     work = out.parent / f"{out.name}.partial"
     with work_folder(work, out):
         towers = Clap.from_pretrained(clap, clap_revision, hub)
+        if not untrained_clap:
+            towers.check_tells_apart(query_template)
         encoders = AudioEncoders.from_pretrained(towers.audio, ast, ast_revision, max_seconds, pooling, device, hub)
         config = KnowledgeBaseConfig(
             clap=towers.reference,

@@ -27,6 +27,14 @@ from .features import ast_values, ast_waveform, clap_features, sounding_frames
 from .laion_clap import find_checkpoint, load_laion_clap
 from .recordings import SourceRecording
 
+# Sounds that have nothing to do with each other, and how alike their queries may be in the mean. A CLAP that works has
+# 0.1 to 0.3, one whose text tower was not learned or not loaded 0.99.
+UNRELATED = (
+    *("dog", "rain", "piano", "car engine", "thunder", "baby crying", "church bell", "typing", "frying food", "violin"),
+    *("airplane", "cat", "applause", "glass", "waves", "gunshot", "sneeze", "owl", "train whistle", "chainsaw"),
+)
+ALIKE = 0.95
+
 Tower = TypeVar("Tower", ClapAudioModelWithProjection, ClapTextModelWithProjection)
 
 
@@ -72,6 +80,18 @@ class Clap:
         audio = AudioEncoder(_tower(ClapAudioModelWithProjection, model, "audio"), extractor)
         text = QueryEncoder(_tower(ClapTextModelWithProjection, model, "text"), tokenizer)
         return cls(EncoderReference(checkpoint.name), audio, text)
+
+    def check_tells_apart(self, query_template: str) -> None:
+        """Raises ValueError if unrelated queries are all but the same to the text tower, as to one that is broken."""
+        vectors = np.concatenate([self.text(query_template.format(span=span)) for span in UNRELATED])
+        cosines = vectors @ vectors.T
+        mean = (cosines.sum() - np.trace(cosines)) / (cosines.size - len(cosines))
+        if mean > ALIKE:
+            raise ValueError(
+                f"CLAP {self.reference.name} does not tell texts apart: {len(UNRELATED)} unrelated queries have a mean "
+                f"cosine of {mean:.3f}, so that all would find the same recordings. Its text tower is untrained or "
+                "broken, as that of laion/larger_clap_music on the Hub is; name another, laion/larger_clap_general say."
+            )
 
 
 def _tower(kind: type[Tower], clap: ClapModel, part: str) -> Tower:

@@ -25,7 +25,7 @@ from audiobert.sounds.encoders import Clap
 from audiobert.sounds.features import clap_features
 from audiobert.sounds.laion_clap import TEXT_LENGTH, load_laion_clap
 
-from audio_fixtures import save_tiny_ast, tiny_tokenizer, write_recordings
+from audio_fixtures import save_tiny_ast, tell_texts_apart, tiny_tokenizer, write_recordings
 
 # What laion-clap 1.1.7 makes of tiny models with random weights, see `laion_clap_parity.py`.
 FIXTURE = json.loads(Path(__file__).with_name("laion_clap.json").read_text(encoding="utf-8"))
@@ -47,10 +47,12 @@ def state_dict(kind: str) -> dict[str, torch.Tensor]:
 def save(tmp_path: Path) -> Callable[..., Path]:
     """Writes a checkpoint as laion-clap's training does, and the tokenizer beside it."""
 
-    def write(kind: str = "plain", folder: str = "laion", name: str = "630k-best.pt", **changed: Any) -> Path:
-        place = tmp_path / folder
+    def write(kind: str = "plain", name: str = "630k-best.pt", apart: bool = False) -> Path:
+        place = tmp_path / "laion"
         place.mkdir(exist_ok=True)
-        weights = {f"module.{key}": value for key, value in {**state_dict(kind), **changed}.items()}
+        weights = {f"module.{key}": value.clone() for key, value in state_dict(kind).items()}
+        if apart:
+            tell_texts_apart((key, value) for key, value in weights.items() if "text_branch" in key)
         torch.save({"epoch": 3, "name": "run", "state_dict": weights, "optimizer": {}}, place / name)
         tiny_tokenizer().save_pretrained(place)
         return place / name
@@ -85,7 +87,7 @@ def test_the_embeddings_are_those_of_laion_clap(kind: str, save: Callable[..., P
 
 def test_a_knowledge_base_is_built_by_it_and_carries_its_towers(save: Callable[..., Path], tmp_path: Path) -> None:
     audio = write_recordings(tmp_path / "audio", [{"file_name": f"{n}.wav", "label": n} for n in ("dog", "cat")])
-    checkpoint, ast = save(), save_tiny_ast(tmp_path / "ast")
+    checkpoint, ast = save(apart=True), save_tiny_ast(tmp_path / "ast")
     command = ["build-knowledge-base", str(audio), str(tmp_path / "out"), "--ast", str(ast), "--carry-clap"]
     result = CliRunner().invoke(app, [*command, "--clap", str(checkpoint)])
     assert result.exit_code == 0, result.output
