@@ -44,7 +44,10 @@ HERTZ = (50, 14_000)
 TEXT_NORM_EPSILON = 1e-5
 TEXT_HEAD_WIDTH = 64
 
+WORDS = "text_branch.embeddings.word_embeddings.weight"
+POSITIONS = "text_branch.embeddings.position_embeddings.weight"
 MEL_FILTERS = "audio_branch.logmel_extractor.melW"
+FUSION = "audio_branch.patch_embed.mel_conv2d.weight"
 # Heads that CLAP's embeddings do not pass through, the front end, and what follows from the configuration.
 _UNUSED = re.compile(
     r"(audio|text)_transform\.|audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\."
@@ -125,7 +128,7 @@ def load_laion_clap(checkpoint: str | os.PathLike, **hub: Any) -> tuple[ClapMode
     weights = read_weights(path)
     try:
         config = config_of(weights)
-        extractor = extractor_of(weights, config)
+        extractor = extractor_of(weights)
         model = model_of(weights, config)
     except KeyError as error:
         raise ValueError(
@@ -133,7 +136,7 @@ def load_laion_clap(checkpoint: str | os.PathLike, **hub: Any) -> tuple[ClapMode
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is of another model than laion-clap's HTS-AT and RoBERTa: {error}") from error
-    return model, extractor, load_tokenizer(path, config.text_config.vocab_size, **hub)
+    return model, extractor, load_tokenizer(path, len(weights[WORDS]), **hub)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -178,14 +181,14 @@ def config_of(weights: dict[str, torch.Tensor]) -> ClapConfig:
     def count(pattern: str) -> int:
         return len({match[0] for name in weights if (match := re.match(pattern, name))})
 
-    words, hidden = shape("text_branch.embeddings.word_embeddings.weight")
+    words, hidden = shape(WORDS)
     text = ClapTextConfig(
         vocab_size=words,
         hidden_size=hidden,
         num_hidden_layers=count(r"text_branch\.encoder\.layer\.\d+\."),
         num_attention_heads=max(1, hidden // TEXT_HEAD_WIDTH),
         intermediate_size=shape("text_branch.encoder.layer.0.intermediate.dense.weight")[0],
-        max_position_embeddings=shape("text_branch.embeddings.position_embeddings.weight")[0],
+        max_position_embeddings=shape(POSITIONS)[0],
         type_vocab_size=shape("text_branch.embeddings.token_type_embeddings.weight")[0],
         layer_norm_eps=TEXT_NORM_EPSILON,
     )
@@ -194,7 +197,7 @@ def config_of(weights: dict[str, torch.Tensor]) -> ClapConfig:
     block = "audio_branch.layers.{}.blocks.0"
     # One bias for each offset of two places in a window, and for each head.
     offsets, _ = shape(f"{block.format(0)}.attn.relative_position_bias_table")
-    fused = "audio_branch.patch_embed.mel_conv2d.weight" in weights
+    fused = FUSION in weights
     narrow = shape("audio_branch.patch_embed.fusion_model.local_att.0.weight")[0] if fused else width // 4
     audio = ClapAudioConfig(
         spec_size=SPECTROGRAM_SIZE,
@@ -216,18 +219,18 @@ def config_of(weights: dict[str, torch.Tensor]) -> ClapConfig:
     return ClapConfig(text_config=text, audio_config=audio, projection_dim=width)
 
 
-def extractor_of(weights: dict[str, torch.Tensor], config: ClapConfig) -> ClapFeatureExtractor:
+def extractor_of(weights: dict[str, torch.Tensor]) -> ClapFeatureExtractor:
     """What laion-clap hears: fused, all of a recording in mel bands of HTK's, else ten seconds of it in Slaney's."""
     filters = weights[MEL_FILTERS]
     extractor = ClapFeatureExtractor(
-        feature_size=config.audio_config.num_mel_bins,
+        feature_size=filters.shape[1],
         sampling_rate=SAMPLING_RATE,
         hop_length=HOP_SAMPLES,
         max_length_s=SECONDS,
         fft_window_size=2 * (filters.shape[0] - 1),
         frequency_min=HERTZ[0],
         frequency_max=HERTZ[1],
-        truncation="fusion" if config.audio_config.enable_fusion else "rand_trunc",
+        truncation="fusion" if FUSION in weights else "rand_trunc",
         padding="repeatpad",
     )
     expected = extractor.mel_filters_slaney
@@ -252,7 +255,7 @@ def model_of(weights: dict[str, torch.Tensor], config: ClapConfig) -> ClapModel:
                 renamed[new.replace("qkv", part)] = third
         else:
             renamed[new] = value
-    positions = torch.arange(config.text_config.max_position_embeddings)[None]
+    positions = torch.arange(len(weights[POSITIONS]))[None]
     renamed["text_model.embeddings.position_ids"] = positions
     renamed["text_model.embeddings.token_type_ids"] = torch.zeros_like(positions)
     # Without weights of its own: they would be drawn from the caller's random numbers.
