@@ -83,7 +83,7 @@ class Clap:
 
     def check_tells_apart(self, query_template: str) -> None:
         """Raises ValueError if unrelated queries are all but the same to the text tower, as to one that is broken."""
-        vectors = np.concatenate([self.text(query_template.format(span=span)) for span in UNRELATED])
+        vectors = np.concatenate([self.text(query_template.replace("{span}", span)) for span in UNRELATED])
         cosines = vectors @ vectors.T
         mean = (cosines.sum() - np.trace(cosines)) / (cosines.size - len(cosines))
         if mean > ALIKE:
