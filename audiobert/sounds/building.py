@@ -33,7 +33,7 @@ from ..modeling.knowledge_audiobert import (
 from ..modeling.knowledge_files_audiobert import POOLINGS, check_retrieval
 from ..modeling.recordings_audiobert import MEASURED_COLUMNS, METADATA_COLUMNS, SOUND_COLUMNS
 from .decoding import AudioDecodingError
-from .encoders import AudioEncoders, EmbeddingError, reference_of, with_revision
+from .encoders import AudioEncoders, Clap, EmbeddingError, reference_of
 from .measuring import check_notes
 from .measuring import measure as measure_recording
 from .pitch import PitchSettings
@@ -83,6 +83,7 @@ def build_knowledge_base(
     retrieval: str = "audio",
     measure: bool = False,
     carry_clap: bool = False,
+    untrained_clap: bool = False,
     device: str | torch.device = "cpu",
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -98,7 +99,8 @@ def build_knowledge_base(
         source: folder with `metadata.csv`, or a `datasets.Dataset`, or several of them; see
             `audiobert.sounds.recordings.read_recordings`.
         out: folder of the knowledge base; may not exist yet.
-        clap: CLAP checkpoint, Hub id or local folder; the text tower of a local one is saved in the knowledge base.
+        clap: CLAP checkpoint, Hub id, local folder, or a `.pt` of laion-clap, see `audiobert.sounds.laion_clap`; the
+            text tower of a local one is saved in the knowledge base.
         ast: AST checkpoint, Hub id or local folder.
         clap_revision, ast_revision: branch, tag or commit of Hub checkpoints.
         sources: keep only the recordings whose `source` is one of these.
@@ -114,12 +116,14 @@ def build_knowledge_base(
             source names the note (`pitch_note`), that is its pitch. Takes longer than the embeddings.
         carry_clap: whether CLAP's audio tower is saved along, so that recordings can be added later without the CLAP
             checkpoint; for a local CLAP, as one of the Hub is loaded from there.
+        untrained_clap: whether CLAP may be one that does not tell texts apart, for a knowledge base that is not asked.
         device: where the encoders run.
         token, local_files_only: for the Hub, as in `from_pretrained`.
 
     Raises:
         ValueError: nothing to build from, columns missing, ids double, a `pitch_note` that is no note, `carry_clap`
-            with a CLAP of the Hub, `out` cannot be replaced, or `out.partial` belongs to another build.
+            with a CLAP of the Hub, a CLAP that does not tell texts apart, a `.pt` that is not laion-clap's, `out`
+            cannot be replaced, or `out.partial` belongs to another build.
         OSError: `out` is there already or is being built by another process, the source or a checkpoint is not there,
             or the disk is full: what was done is kept then.
     """
@@ -128,20 +132,20 @@ def build_knowledge_base(
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` has to be one of {list(POOLINGS)}, got {pooling!r}.")
     check_retrieval(retrieval)
-    if carry_clap and not os.path.isdir(clap):
-        raise ValueError(f"{clap} is a checkpoint of the Hub and is loaded from there: `carry_clap` is for a folder.")
+    if carry_clap and not os.path.exists(clap):
+        raise ValueError(f"{clap} is a checkpoint of the Hub and is loaded from there: `carry_clap` is for one here.")
     recordings = read_recordings(source, sources, without_sources)
     if measure:
         check_notes(recordings)
     hub: dict[str, Any] = {"token": token, "local_files_only": local_files_only}
     work = out.parent / f"{out.name}.partial"
     with work_folder(work, out):
-        encoders = AudioEncoders.from_pretrained(
-            clap, ast, clap_revision, ast_revision, max_seconds, pooling, device, hub
-        )
-        query_encoder = QueryEncoder.from_pretrained(clap, **with_revision(clap, clap_revision, hub))
+        towers = Clap.from_pretrained(clap, clap_revision, hub)
+        if not untrained_clap:
+            towers.check_tells_apart(query_template)
+        encoders = AudioEncoders.from_pretrained(towers.audio, ast, ast_revision, max_seconds, pooling, device, hub)
         config = KnowledgeBaseConfig(
-            clap=reference_of(clap, encoders.clap.model),
+            clap=towers.reference,
             ast=reference_of(ast, encoders.ast),
             clap_width=encoders.clap.width,
             audio_hidden_size=encoders.ast.config.hidden_size,
@@ -150,7 +154,7 @@ def build_knowledge_base(
             audio_pooling=pooling,
         )
         settings = PitchSettings() if measure else None
-        settle_fingerprint(work, fingerprint(config, encoders, query_encoder, recordings, max_seconds, settings))
+        settle_fingerprint(work, fingerprint(config, encoders, towers.text, recordings, max_seconds, settings))
         shards, resumed = embed_shards(work, recordings, encoders, settings)
 
         skipped = tuple((recording_id, reason) for shard in shards for recording_id, reason in shard.skipped)
@@ -158,7 +162,7 @@ def build_knowledge_base(
         finished = work / "knowledge_base"
         shutil.rmtree(finished, ignore_errors=True)
         carried = encoders.clap if carry_clap else None
-        knowledge_base = assemble(config, recordings, shards, query_encoder, carried).with_retrieval(retrieval)
+        knowledge_base = assemble(config, recordings, shards, towers.text, carried).with_retrieval(retrieval)
         knowledge_base.save_pretrained(finished)
         if skipped:
             write_skipped(finished / SKIPPED_FILE, skipped)

@@ -28,7 +28,9 @@ class Retrieval(str, Enum):
 def build_knowledge_base_command(
     source: Annotated[list[str], typer.Argument(metavar="AUDIO", help="Folders with metadata.csv, or Hub datasets.")],
     output: Annotated[Path, typer.Argument(help="Folder to write to; it may not be there yet.")],
-    clap: Annotated[str, typer.Option(help="CLAP: a folder or a Hub id.")] = "laion/clap-htsat-fused",
+    clap: Annotated[
+        str, typer.Option(help="CLAP: a folder, a Hub id, or a .pt of laion-clap.")
+    ] = "laion/clap-htsat-fused",
     ast: Annotated[str, typer.Option(help="AST: a folder or a Hub id.")] = "MIT/ast-finetuned-audioset-10-10-0.4593",
     clap_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of CLAP on the Hub.")] = None,
     ast_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of AST on the Hub.")] = None,

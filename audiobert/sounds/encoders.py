@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, PreTrainedModel
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
+    ClapAudioModelWithProjection,
+    ClapModel,
+    ClapTextModelWithProjection,
+    PreTrainedModel,
+)
 
 from ..modeling.audio_tower_audiobert import AudioEncoder
 from ..modeling.knowledge_audiobert import EncoderReference
-from ..modeling.query_audiobert import move_into_memory
+from ..modeling.query_audiobert import QueryEncoder, move_into_memory
 from .decoding import audio_seconds
 from .features import ast_values, ast_waveform, clap_features, sounding_frames
+from .laion_clap import find_checkpoint, load_laion_clap
 from .recordings import SourceRecording
+
+# Sounds that have nothing to do with each other, and how alike their queries may be in the mean. A CLAP that works has
+# 0.1 to 0.3, one whose text tower was not learned or not loaded 0.99.
+UNRELATED = (
+    *("dog", "rain", "piano", "car engine", "thunder", "baby crying", "church bell", "typing", "frying food", "violin"),
+    *("airplane", "cat", "applause", "glass", "waves", "gunshot", "sneeze", "owl", "train whistle", "chainsaw"),
+)
+ALIKE = 0.95
+
+Tower = TypeVar("Tower", ClapAudioModelWithProjection, ClapTextModelWithProjection)
 
 
 class EmbeddingError(ValueError):
@@ -24,6 +44,64 @@ class EmbeddingError(ValueError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"cannot embed {name}: {reason}")
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class Clap:
+    """CLAP's two towers.
+
+    Attributes:
+        reference: what a knowledge base calls the checkpoint.
+        audio: what embeds recordings.
+        text: what embeds queries.
+    """
+
+    reference: EncoderReference
+    audio: AudioEncoder
+    text: QueryEncoder
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike, revision: str | None, hub: dict[str, Any]) -> Clap:
+        """
+        Loads both.
+
+        Args:
+            name_or_path: checkpoint, a Hub id, a local folder, or a file of laion-clap's, see `load_laion_clap`.
+            revision: branch, tag or commit of a Hub checkpoint.
+            hub: `token` and `local_files_only`, as for `from_pretrained`.
+        """
+        hub = with_revision(name_or_path, revision, hub)
+        checkpoint = find_checkpoint(name_or_path)
+        if checkpoint is None:
+            audio = AudioEncoder.from_pretrained(name_or_path, **hub)
+            text = QueryEncoder.from_pretrained(name_or_path, **hub)
+            return cls(reference_of(name_or_path, audio.model), audio, text)
+        model, extractor, tokenizer = load_laion_clap(checkpoint, **hub)
+        audio = AudioEncoder(_tower(ClapAudioModelWithProjection, model, "audio"), extractor)
+        text = QueryEncoder(_tower(ClapTextModelWithProjection, model, "text"), tokenizer)
+        return cls(EncoderReference(checkpoint.name), audio, text)
+
+    def check_tells_apart(self, query_template: str) -> None:
+        """Raises ValueError if unrelated queries are all but the same to the text tower, as to one that is broken."""
+        vectors = np.concatenate([self.text(query_template.replace("{span}", span)) for span in UNRELATED])
+        cosines = vectors @ vectors.T
+        mean = (cosines.sum() - np.trace(cosines)) / (cosines.size - len(cosines))
+        if mean > ALIKE:
+            raise ValueError(
+                f"CLAP {self.reference.name} does not tell texts apart: {len(UNRELATED)} unrelated queries have a mean "
+                f"cosine of {mean:.3f}, so that all would find the same recordings. Its text tower is untrained or "
+                "broken, as that of laion/larger_clap_music on the Hub is; name another, laion/larger_clap_general say."
+            )
+
+
+def _tower(kind: type[Tower], clap: ClapModel, part: str) -> Tower:
+    """One tower of a CLAP, "audio" or "text", with its projection; the weights are the same, not copies."""
+    own = (f"{part}_model.", f"{part}_projection.")
+    weights = {name: value for name, value in clap.state_dict().items() if name.startswith(own)}
+    with torch.device("meta"):
+        tower = kind(getattr(clap.config, f"{part}_config"))
+    tower.load_state_dict(weights, assign=True)
+    return tower
 
 
 class AudioEncoders:
@@ -49,9 +127,8 @@ class AudioEncoders:
     @classmethod
     def from_pretrained(
         cls,
-        clap: str | os.PathLike,
+        clap: AudioEncoder,
         ast: str | os.PathLike,
-        clap_revision: str | None,
         ast_revision: str | None,
         max_seconds: float,
         pooling: str,
@@ -59,23 +136,23 @@ class AudioEncoders:
         hub: dict[str, Any],
     ) -> AudioEncoders:
         """
-        Loads both.
+        Loads AST, to work beside an audio tower of CLAP.
 
         Args:
-            clap, ast: checkpoints, Hub ids or local folders.
-            clap_revision, ast_revision: branch, tag or commit of Hub checkpoints.
+            clap: moved to `device`.
+            ast: checkpoint, a Hub id or a local folder.
+            ast_revision: branch, tag or commit of a Hub checkpoint.
             max_seconds, pooling: see above.
             device: where they run.
             hub: `token` and `local_files_only`, as for `from_pretrained`.
         """
         ast_hub = with_revision(ast, ast_revision, hub)
-        audio_encoder = AudioEncoder.from_pretrained(clap, **with_revision(clap, clap_revision, hub))
         model = ASTModel.from_pretrained(ast, dtype=torch.float32, use_safetensors=True, **ast_hub).eval()
         move_into_memory(model)
         extractor = ASTFeatureExtractor.from_pretrained(ast, **ast_hub)
-        audio_encoder.model.to(device)
+        clap.model.to(device)
         model.to(device)
-        return cls(audio_encoder, model, extractor, max_seconds, pooling)
+        return cls(clap, model, extractor, max_seconds, pooling)
 
     @torch.no_grad()
     def __call__(self, recording: SourceRecording) -> tuple[np.ndarray, np.ndarray, float]:
@@ -131,9 +208,9 @@ def reference_of(name_or_path: str | os.PathLike, model: PreTrainedModel) -> Enc
 
 
 def with_revision(name_or_path: str | os.PathLike, revision: str | None, hub: dict[str, Any]) -> dict[str, Any]:
-    """Returns the Hub arguments for one checkpoint; a revision of a local folder is refused."""
+    """Returns the Hub arguments for one checkpoint; a revision of a local one is refused."""
     if revision is None:
         return hub
-    if os.path.isdir(name_or_path):
-        raise ValueError(f"{name_or_path} is a local folder; the revision {revision!r} has no meaning for it.")
+    if os.path.exists(name_or_path):
+        raise ValueError(f"{name_or_path} is a local file or folder; the revision {revision!r} has no meaning for it.")
     return {**hub, "revision": revision}

@@ -115,7 +115,8 @@ def main() -> None:
     stage(work / "untrained-clap", lambda out: save_untrained_clap(out, encoder, texts))
     encoders = {"clap": work / "untrained-clap", "ast": work / "untrained-ast"}
     common = {"without_sources": WITHOUT, "measure": True, "pooling": "sounding"}
-    stage(work / "draft", lambda out: build_knowledge_base(arguments.sounds, out, **encoders, **common))
+    draft = {**encoders, **common, "untrained_clap": True}
+    stage(work / "draft", lambda out: build_knowledge_base(arguments.sounds, out, **draft))
     sounds = AudioBertKnowledgeBase.from_pretrained(work / "draft")
     answers = [row["answer"] for row in train if row["task"] == "animal"]
     stage(work / HELD_OUT_FILE, lambda out: draw_held_out(out, sounds, answers))

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -374,7 +375,7 @@ def test_a_build_that_could_not_begin_leaves_nothing(built: Path, encoders: dict
 
 def test_a_revision_of_a_local_checkpoint(encoders: dict[str, Path], tmp_path: Path) -> None:
     audio = write_recordings(tmp_path / "audio", ROWS[:1])
-    with pytest.raises(ValueError, match="local folder; the revision 'v2'"):
+    with pytest.raises(ValueError, match="local file or folder; the revision 'v2'"):
         build_knowledge_base(audio, tmp_path / "out", **encoders, ast_revision="v2")
 
 
@@ -533,3 +534,22 @@ def test_built_to_be_found_by_name_and_to_grow(encoders: dict[str, Path], built:
         build_knowledge_base(
             built / "audio", tmp_path / "other", clap="someone/clap", ast=encoders["ast"], carry_clap=True
         )
+
+
+def test_a_clap_that_does_not_tell_texts_apart_is_refused_by_name(
+    encoders: dict[str, Path], built: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(encoders["clap"], tmp_path / "larger_clap_music")
+    clap = ClapModel.from_pretrained(folder)
+    # So small that the bias is all that is left, as in the checkpoint on the Hub.
+    clap.text_projection.linear1.weight.data.mul_(1e-4)
+    clap.text_projection.linear1.bias.data.fill_(1.0)
+    clap.save_pretrained(folder)
+    there = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"CLAP larger_clap_music does not tell texts apart: 20 .* cosine of 1\.000"):
+        build_knowledge_base(built / "audio", tmp_path / "out", clap=folder, ast=encoders["ast"])
+    assert sorted(tmp_path.rglob("*")) == there
+    report = build_knowledge_base(
+        built / "audio", tmp_path / "out", clap=folder, ast=encoders["ast"], untrained_clap=True
+    )
+    assert report.folder.is_dir()

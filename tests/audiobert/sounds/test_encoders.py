@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from audiobert.modeling.knowledge_audiobert import AudioBertKnowledgeBase
 from audiobert.sounds.building import build_knowledge_base
-from audiobert.sounds.encoders import AudioEncoders, EmbeddingError, sounding_states
+from audiobert.sounds.encoders import AudioEncoders, Clap, EmbeddingError, sounding_states
 from audiobert.sounds.features import clap_features
 from audiobert.sounds.recordings import SourceRecording
 
@@ -45,7 +45,8 @@ def recording(tmp_path: Path) -> Callable[[float], SourceRecording]:
 
 
 def encoders(clap: Path, ast: Path, pooling: str = "mean") -> AudioEncoders:
-    return AudioEncoders.from_pretrained(clap, ast, None, None, 60.0, pooling, "cpu", {})
+    towers = Clap.from_pretrained(clap, None, {})
+    return AudioEncoders.from_pretrained(towers.audio, ast, None, 60.0, pooling, "cpu", {})
 
 
 def test_only_what_is_longer_than_the_input_is_marked(clap: Path, recording: Callable) -> None:
@@ -54,6 +55,30 @@ def test_only_what_is_longer_than_the_input_is_marked(clap: Path, recording: Cal
         features = clap_features(extractor, recording(seconds).open(), "id")
         assert features["is_longer"].tolist() == [longer]
         assert features["is_longer"].dtype == bool
+
+
+def test_ten_seconds_fit_and_a_sample_more_does_not(tmp_path: Path) -> None:
+    extractor = ClapFeatureExtractor(truncation="fusion")
+    for samples, longer in ((480_000, False), (480_001, True)):
+        soundfile.write(tmp_path / "tone.wav", tone(440, samples / 48_000, 48_000), 48_000)
+        features = clap_features(extractor, str(tmp_path / "tone.wav"), "id")
+        assert features["is_longer"].tolist() == [longer]
+
+
+def test_a_short_clip_has_one_embedding_alone_and_among_long_ones(clap: Path, recording: Callable) -> None:
+    tower = Clap.from_pretrained(clap, None, {}).audio
+
+    def embeddings(*all_seconds: float) -> torch.Tensor:
+        heard = [clap_features(tower.extractor, recording(seconds).open(), str(seconds)) for seconds in all_seconds]
+        return tower({name: torch.from_numpy(np.stack([one[name] for one in heard])) for name in heard[0]})
+
+    alone, batch = embeddings(SHORT), embeddings(LONG, SHORT, 2 * LONG)
+    torch.testing.assert_close(batch[1:2], alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(batch[:1], embeddings(LONG), rtol=0, atol=1e-6)
+    # By the extractor's own flags a clip that is alone is taken for a long one.
+    theirs = tower.extractor(tone(440, SHORT, 8000), sampling_rate=8000, return_tensors="pt")
+    assert theirs["is_longer"].tolist() == [[True]]
+    assert (tower(theirs) - alone).abs().max() > 1e-5
 
 
 def test_a_short_clip_has_the_embedding_of_the_unfused_path(clap: Path, ast: Path, recording: Callable) -> None:
