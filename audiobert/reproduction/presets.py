@@ -136,7 +136,7 @@ MINI = Preset(
     knowledge_base=None,
     baselines=(),
     detector=Recipe(epochs=4, batch_size=48, learning_rate=1.5e-3, weight_decay=0.01),
-    adapter=Recipe(epochs=1, batch_size=32, learning_rate=5e-4, weight_decay=0.01),
+    adapter=Recipe(epochs=5, batch_size=32, learning_rate=5e-4, weight_decay=0.01),
     audio="cached",
     variants=True,
     silence=True,
