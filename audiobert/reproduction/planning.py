@@ -17,8 +17,8 @@ State = Literal["done", "cut off", "to do"]
 Kind = Literal["control", "bert", "baseline", "detector", "audiobert", "preservation"]
 
 RUNS_FOLDER = "runs"
-# Of the mini preset, minutes by the kind of the run, on two cores that also do other work: of detector and AudioBERT by what
-# an epoch of each took, the others in proportion to a smaller BERT's.
+# Of the mini preset, minutes by the kind of the run, on two cores that also do other work: of detector and AudioBERT by
+# what an epoch of each took, the others in proportion to a smaller BERT's.
 MINI_MINUTES: dict[Kind, float] = {
     "control": 0.2,
     "bert": 1.0,
