@@ -27,13 +27,15 @@ from transformers import BertTokenizerFast, set_seed
 
 from audiobert.data.auditorybench import load_auditorybench
 from audiobert.data.plain_text import text_files
+from audiobert.files import read_settings
 from audiobert.listening.held_out import HELD_OUT_FILE, HeldOut
 from audiobert.listening.rows import animal_labels
 from audiobert.modeling import AudioBertKnowledgeBase
 from audiobert.modeling.labels_audiobert import spoken
+from audiobert.reproduction.configuration import CONFIGURATION_FILE
 from audiobert.reproduction.planning import TABLES, make_plan
 from audiobert.reproduction.presets import MINI
-from audiobert.reproduction.reproducing import describe, read_results, reproduce
+from audiobert.reproduction.reproducing import read_results, reproduce
 from audiobert.reproduction.runs import MODEL_FOLDER
 from audiobert.reproduction.workshop import Workshop
 from audiobert.sounds.building import build_knowledge_base
@@ -111,8 +113,8 @@ def main() -> None:
     spans = sorted({span for spans in train["spans"] for span in spans if span.strip()})
     # Encoders that know nothing: what is wanted of this knowledge base is what it measures.
     stage(work / "untrained-ast", save_untrained_ast)
-    texts = [*names, *spans, *short_texts(arguments.text)]
-    stage(work / "untrained-clap", lambda out: save_untrained_clap(out, encoder, texts))
+    short = short_texts(arguments.text)
+    stage(work / "untrained-clap", lambda out: save_untrained_clap(out, encoder, [*names, *spans, *short]))
     encoders = {"clap": work / "untrained-clap", "ast": work / "untrained-ast"}
     common = {"without_sources": WITHOUT, "measure": True, "pooling": "sounding"}
     draft = {**encoders, **common, "untrained_clap": True}
@@ -136,7 +138,7 @@ def main() -> None:
     heard = [recording for recording in recordings if recording.id not in silent]
     start, tower = work / "untrained-clap", work / "text-tower"
     # A third of the texts that its vocabulary was chosen by.
-    taught = list(dict.fromkeys([*names, *spans, *short_texts(arguments.text)[::3]]))
+    taught = list(dict.fromkeys([*names, *spans, *short[::3]]))
     captions = make_captions(names, train)
     stage(tower, lambda out: teach_text_tower(out, work / "text-tower-run", start, encoder, taught, captions))
     stage(work / "clap", lambda out: train_mini_clap(out, work / "clap-run", start, tower, heard, train))
@@ -155,10 +157,11 @@ def main() -> None:
     preset = replace(MINI, berts=(str(work / "start"),))
     workshop = Workshop(work / "reproduction", preset, arguments.data, arguments.wikitext)
     plan = make_plan(preset, workshop.out, TABLES, arguments.seeds, with_text=True)
-    reproduce(plan, workshop, TABLES, arguments.seeds)
-    results = read_results(workshop, TABLES, arguments.seeds, describe(workshop))
+    if failures := reproduce(plan, workshop, TABLES, arguments.seeds):
+        parser.exit(1, f"{len(failures)} runs failed: {', '.join(failures)}. Start again to retry them.\n")
+    results = read_results(workshop, TABLES, arguments.seeds, read_settings(workshop.out / CONFIGURATION_FILE))
     trained, card = workshop.folder(CHECKPOINT) / MODEL_FOLDER, Path(__file__).with_name("card.md")
-    write_repository(work / "audiobert-mini", trained, work / "start", arguments.sounds, results, card)
+    write_repository(work / "audiobert-mini", trained, work / "start", arguments.sounds, workshop.out, results, card)
 
 
 if __name__ == "__main__":

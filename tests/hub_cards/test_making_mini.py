@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +16,12 @@ from swap_fixtures import few_questions, held_out_of_all, sounding_knowledge_bas
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from audiobert import AudioBertForMaskedLM
+from audiobert.evaluation.sound_swap.answering import END_TO_END
+from audiobert.evaluation.sound_swap.answers import SwapAnswer
 from audiobert.evaluation.sound_swap.questions import PARTS, SoundSwap
 from audiobert.listening.held_out import HeldOut
+from audiobert.reproduction.findings import Results
+from audiobert.reproduction.report import write_report
 from audiobert.sounds.recordings import SourceRecording
 
 from audio_fixtures import PITCHED_LABELS, save_tiny_ast, tiny_knowledge_base, tone, with_pitch
@@ -277,3 +282,24 @@ def test_each_recording_is_attributed(making: Callable, tmp_path: Path) -> None:
         "horn.ogg": ("a kit", "CC BY 4.0", "Ada"),
         "esc50/1-2-A-3.ogg": ("ESC-50", "CC BY-NC 3.0", "clip derived from moo.wav by Bo"),
     }
+
+
+def test_the_repository_is_whole_and_its_card_has_what_was_measured(
+    making: Callable, start: Path, tmp_path: Path
+) -> None:
+    sounds = AudioBertForMaskedLM.from_pretrained(start).knowledge_base
+    (audio := tmp_path / "audio").mkdir()
+    rows = [f"{sounds.recording(row).id},tests,CC0,Ada" for row in range(len(sounds))]
+    text = "\n".join(["file_name,source,license,author_or_url", *rows])
+    (audio / "metadata.csv").write_text(text + "\n", encoding="utf-8")
+    right = [SwapAnswer(question, question.answer) for question in SoundSwap.load(start / "sound_swap").questions]
+    results = Results({}, swap=[{END_TO_END: right}])
+    report = write_report(results, tmp_path / "reproduction")
+    out = tmp_path / "repository"
+    making("repository").write_repository(out, start, start, [audio], report.parent, results, FOLDER / "card.md")
+    assert AudioBertForMaskedLM.from_pretrained(out).knowledge_base is not None
+    SoundSwap.load(out / "sound_swap").check_held_out(HeldOut.load(out / "held_out.json"), out)
+    assert (out / "results" / "report.md").read_bytes() == report.read_bytes()
+    assert len((out / "ATTRIBUTION.csv").read_text(encoding="utf-8").splitlines()) == len(sounds) + 1
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "100.00 [100.00, 100.00]" in card and not re.search("@[A-Z_]+@", card)

@@ -34,7 +34,7 @@ from transformers import (
 from audiobert.sounds.recordings import SourceRecording
 from audiobert.training.arguments import recipe_arguments
 from audiobert.training.clap import CaptionedRecordings, clap_arguments, make_captions, train_clap
-from audiobert.training.settings import digest_of_json, digest_of_model, run_settings
+from audiobert.training.settings import digest_of_arrays, digest_of_json, digest_of_model, run_settings
 from audiobert.training.trainer import RecipeTrainer, train_or_resume
 
 PIECES = 12_000
@@ -286,7 +286,8 @@ def teach_text_tower(
         "text tower",
         args,
         model=digest_of_model(tower, tokenizer),
-        data=digest_of_json([data.ids, embeddings.tolist()]),
+        data=digest_of_json(data.ids),
+        taught=digest_of_arrays([{"embeddings": embeddings.numpy()}]),
     )
     trainer = SimilarityTrainer(tower, args, TaughtCollator(tokenizer.pad_token_id), data)
     train_or_resume(trainer, settings)

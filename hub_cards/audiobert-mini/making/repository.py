@@ -13,7 +13,7 @@ from audiobert.evaluation.sound_swap.questions import SOUND_SWAP_FOLDER
 from audiobert.listening.held_out import HELD_OUT_FILE
 from audiobert.reports.paper import paper_tables
 from audiobert.reproduction.findings import Results, find
-from audiobert.reproduction.report import SWAP_NOTE, accuracy_table, detector_table, swap_table, write_report
+from audiobert.reproduction.report import SWAP_NOTE, accuracy_table, detector_table, swap_table
 from audiobert.reproduction.verdict import verdict
 
 from .start import save_halved
@@ -93,7 +93,13 @@ def write_card(out: Path, template: Path, model: AudioBertForMaskedLM, results: 
 
 
 def write_repository(
-    out: Path, trained: Path, start: Path, folders: Sequence[Path], results: Results, template: Path
+    out: Path,
+    trained: Path,
+    start: Path,
+    folders: Sequence[Path],
+    reproduction: Path,
+    results: Results,
+    template: Path,
 ) -> None:
     """
     Args:
@@ -101,7 +107,8 @@ def write_repository(
         trained: the checkpoint.
         start: what its training started from, with what is held out and the sound swap.
         folders: of the recordings.
-        results: of all runs there are, for card and report.
+        reproduction: the folder with the report of all runs.
+        results: of the same runs, for the card.
         template: the card, with names between @ where figures go.
     """
     shutil.rmtree(out, ignore_errors=True)
@@ -110,5 +117,7 @@ def write_repository(
     shutil.copy(start / HELD_OUT_FILE, out)
     shutil.copytree(start / SOUND_SWAP_FOLDER, out / SOUND_SWAP_FOLDER)
     write_attribution(out / "ATTRIBUTION.csv", model, folders)
-    write_report(results, out / "results")
+    shutil.copytree(reproduction / "figures", out / "results" / "figures")
+    for name in ("report.md", "results.json"):
+        shutil.copy(reproduction / name, out / "results")
     write_card(out / "README.md", template, model, results)
