@@ -22,6 +22,7 @@ from .language_models.numbers import refuse_no_numbers
 from .modeling import AudioBertConfig, AudioBertForMaskedLM, AudioBertKnowledgeBase
 from .modeling.injection_audiobert import audio_statistics, is_near, recording_weights, standardized
 from .modeling.knowledge_audiobert import Retrieval
+from .modeling.labels_audiobert import spoken
 
 Hearing = Literal["retrieved", "random", "other-span", "oracle", "label-text", "blind-clap"]
 LABEL_TEXT = "label-text"
@@ -316,8 +317,7 @@ def _distinct_texts(rows: Iterable[Row], task: str) -> list[str]:
 def _recordings_by_label(sounds: AudioBertKnowledgeBase) -> dict[str, list[int]]:
     by_label: dict[str, list[int]] = {}
     for index in range(len(sounds)):
-        # Labels of datasets are often written with underscores.
-        label = normalise_sentence(sounds.recording(index).label.replace("_", " "))
+        label = normalise_sentence(spoken(sounds.recording(index).label))
         by_label.setdefault(label, []).append(index)
     return by_label
 
@@ -345,8 +345,7 @@ def write_before_spans(model: AudioBertForMaskedLM, row: Row, labels: Sequence[s
     become longer than the model reads is left as it is.
     """
     tokenizer = tokenizer_of(model)
-    # Labels of datasets are often written with underscores.
-    notes = ["" if label is None else f"({label.replace('_', ' ')})" for label in labels]
+    notes = ["" if label is None else f"({spoken(label)})" for label in labels]
     written = [tokenizer(note, add_special_tokens=False)["input_ids"] for note in notes]
     if len(row["input_ids"]) + sum(map(len, written)) > model.config.text_config.max_position_embeddings:
         return

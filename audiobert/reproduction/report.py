@@ -13,7 +13,7 @@ from ..evaluation.comparison import Accuracy, interval_text
 from ..evaluation.preservation import Preservation
 from ..evaluation.sound_swap.answering import END_TO_END
 from ..evaluation.sound_swap.answering import RANDOM as RANDOM_RECORDINGS
-from ..evaluation.sound_swap.figures import PartFigures, SoundSwapReport
+from ..evaluation.sound_swap.figures import SoundSwapReport
 from ..files import whole_file
 from ..reports.paper import PaperTable, paper_tables, published_models
 from ..reports.tables import TextTable, percent
@@ -280,16 +280,11 @@ def swap_table(swap: SoundSwapReport) -> TextTable:
     rows = []
     for part, listeners in swap.parts.items():
         questions = next(iter(listeners.values())).questions
-        cells = [_swap_cell(listeners.get(name)) for name in beside]
-        rows.append([part, f"{questions:,}", _swap_cell(listeners.get(END_TO_END), with_interval=True), *cells])
+        heard = listeners.get(END_TO_END)
+        own = "-" if heard is None else f"{heard.sound_text} {interval_text(heard.interval)}"
+        cells = [listeners[name].sound_text if name in listeners else "-" for name in beside]
+        rows.append([part, f"{questions:,}", own, *cells])
     return TextTable("Sound swap", ["part", "questions", AUDIOBERT, *beside], rows, names=1)
-
-
-def _swap_cell(found: PartFigures | None, with_interval: bool = False) -> str:
-    if found is None:
-        return "-"
-    spread = "" if found.sd is None else f" ± {percent(found.sd)}"
-    return percent(found.follows_sound) + spread + (f" {interval_text(found.interval)}" if with_interval else "")
 
 
 def set_valued_table(findings: Findings) -> TextTable:

@@ -130,12 +130,9 @@ def load_laion_clap(checkpoint: str | os.PathLike, **hub: Any) -> tuple[ClapMode
         config = config_of(weights)
         extractor = extractor_of(weights)
         model = model_of(weights, config)
-    except KeyError as error:
-        raise ValueError(
-            f"{path} is of another model than laion-clap's HTS-AT and RoBERTa: it lacks {error}."
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is of another model than laion-clap's HTS-AT and RoBERTa: {error}") from error
+    except (KeyError, ValueError) as error:
+        reason = f"it lacks {error}." if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is of another model than laion-clap's HTS-AT and RoBERTa: {reason}") from error
     return model, extractor, load_tokenizer(path, len(weights[WORDS]), **hub)
 
 
@@ -215,8 +212,7 @@ def config_of(weights: dict[str, torch.Tensor]) -> ClapConfig:
         fusion_type="aff_2d" if fused else None,
         aff_block_r=width // narrow,
     )
-    width = shape("audio_projection.2.weight")[0]
-    return ClapConfig(text_config=text, audio_config=audio, projection_dim=width)
+    return ClapConfig(text_config=text, audio_config=audio, projection_dim=shape("audio_projection.2.weight")[0])
 
 
 def extractor_of(weights: dict[str, torch.Tensor]) -> ClapFeatureExtractor:

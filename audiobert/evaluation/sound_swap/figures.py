@@ -48,6 +48,11 @@ class PartFigures:
     """By how much the model end to end follows the sound more often than this listener, by `paired_bootstrap` over
     labels; None of itself, or if it is not among the listeners."""
 
+    @property
+    def sound_text(self) -> str:
+        """How often the sound is followed, in percent: "88.20 ± 1.30", without the deviation for one seed."""
+        return percent(self.follows_sound) + ("" if self.sd is None else f" ± {percent(self.sd)}")
+
 
 @dataclass(frozen=True)
 class SoundSwapReport(TableReport):
@@ -70,10 +75,9 @@ class SoundSwapReport(TableReport):
     def _rows(self) -> Iterator[list[str]]:
         for part, listeners in self.parts.items():
             for listener, found in listeners.items():
-                spread = "" if found.sd is None else f" ± {percent(found.sd)}"
                 yield [
                     *(part, listener, f"{found.questions:,}"),
-                    *(percent(found.follows_sound) + spread, interval_text(found.interval)),
+                    *(found.sound_text, interval_text(found.interval)),
                     *map(percent, (found.follows_name, found.neither, found.spans_found, found.recordings_found)),
                     _gain_text(found.hearing_adds),
                 ]
